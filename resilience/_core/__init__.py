@@ -1,0 +1,1 @@
+"""The decisions: synchronous, standard library only, `now` and `rng` are arguments."""

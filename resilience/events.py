@@ -1,0 +1,205 @@
+"""
+What happened, as small frozen facts, and the one bus that carries them.
+
+Policies emit events and import no telemetry. Listeners are called synchronously, after the state they tell of
+has been left, so a listener may read snapshots and may call back. A listener that raises is logged, once a
+call, and never harms the call it was told about.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from resilience._core.circuit import CircuitState
+from resilience.errors import Reason
+from resilience.failure import Failure
+
+_log = logging.getLogger("resilience.events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """
+    The base of every event.
+
+    Args:
+        provider: The provider's name (with ``/endpoint`` where one was given).
+        operation: The operation's name, or an empty string.
+        time: When it happened, in seconds since the Unix epoch.
+    """
+
+    provider: str
+    operation: str = ""
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitChanged(Event):
+    """A circuit breaker changed its state. *figures* is the text of the evidence, such as "5 failures in a row"."""
+
+    before: CircuitState
+    after: CircuitState
+    reason: str
+    figures: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeLost(Event):
+    """A half-open probe did not come back within its lease; its slot was given to others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallWouldBeRejected(Event):
+    """A breaker in shadow mode let a call through that it would have refused."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallWasRejected(Event):
+    """A call was refused before it left."""
+
+    reason: Reason
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateClosed(Event):
+    """The provider asked for a pause of *seconds*; *hinted* tells whether it named the length itself."""
+
+    seconds: float
+    hinted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed(Event):
+    """One attempt failed. *duration* is in seconds."""
+
+    failure: Failure
+    attempt: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptTimedOut(Event):
+    """One attempt was interrupted by our own deadline. *limit* and *duration* are in seconds."""
+
+    attempt: int
+    scope: str
+    limit: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOverdue(Event):
+    """An attempt was interrupted *overdue* seconds ago and still has not ended: it swallows cancellation."""
+
+    overdue: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """Attempt number *attempt* of at most *max_attempts* will start in *delay* seconds."""
+
+    failure: Failure
+    attempt: int
+    max_attempts: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed(Event):
+    """
+    A call gave up and its last error went to the caller.
+
+    *reason* says why it was not tried (again). *error* is the exception itself, for listeners that log its
+    traceback; they must not keep it.
+    """
+
+    failure: Failure
+    attempts: int
+    duration: float
+    reason: Reason
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecovered(Event):
+    """A call succeeded after *attempts* attempts, the failed ones included. *duration* is in seconds."""
+
+    attempts: int
+    duration: float
+
+
+Listener: TypeAlias = Callable[[Event], None]
+
+
+@final
+class EventBus:
+    """
+    Carries events to listeners, and on to the *parent* bus.
+
+    A provider's bus leads to its registry's, and that to the process-wide one, so each listener subscribes at the
+    level it cares about.
+    """
+
+    __slots__ = ("_listeners", "_parent")
+
+    def __init__(self, parent: EventBus | None = None) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+        self._parent = parent
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """
+        Call *listener* with every event from now on.
+
+        Returns:
+            A function that ends the subscription; calling it twice is harmless.
+
+        Raises:
+            TypeError: *listener* cannot be called.
+        """
+        if not callable(listener):
+            raise TypeError(f"a listener is a function that takes one event, not {listener!r}")
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return unsubscribe
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody would hear an event: an event need not be made for nobody."""
+        return bool(self._listeners) or (self._parent is not None and self._parent.heard)
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener of this bus and of its parents."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                _log.exception("a listener failed", extra={"component": "events", "provider": event.provider})
+        if self._parent is not None:
+            self._parent.emit(event)
+
+
+process_bus: EventBus = EventBus()
+"""The bus at the root: it hears of every provider of every registry in this process."""
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """
+    Call *listener* with every event of every provider in this process.
+
+    Returns:
+        A function that ends the subscription.
+
+    Raises:
+        TypeError: *listener* cannot be called.
+    """
+    return process_bus.subscribe(listener)
