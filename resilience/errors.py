@@ -20,28 +20,12 @@ sick system, and ``args`` alone make the exceptions pickle and copy.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
+
+from resilience._core.words import Reason as Reason
 
 if TYPE_CHECKING:
     from resilience.failure import Failure
-
-
-class Reason(StrEnum):
-    """Why a call was refused, or why it was not tried again. The values are metric attributes."""
-
-    CIRCUIT_OPEN = "circuit_open"
-    HALF_OPEN_SATURATED = "half_open_saturated"
-    FORCED_OPEN = "forced_open"
-    PROVIDER_GATED = "provider_gated"
-    DEADLINE_WOULD_PASS = "deadline_would_pass"
-    RETRY_DISABLED = "retry_disabled"
-    NOT_RETRYABLE = "not_retryable"
-    NOT_IDEMPOTENT = "not_idempotent"
-    ATTEMPTS_SPENT = "attempts_spent"
-    ALREADY_RETRIED = "already_retried"
-    HINT_BEYOND_CAP = "hint_beyond_cap"
-    RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
 
 
 class ResilienceError(Exception):

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
+from weakref import WeakSet
 
 from resilience._core.circuit import CircuitState
-from resilience.errors import Reason
+from resilience._core.words import Reason
 from resilience.failure import Failure
 
 _log = logging.getLogger("resilience.events")
@@ -138,68 +139,105 @@ class CallRecovered(Event):
 Listener: TypeAlias = Callable[[Event], None]
 
 
+class _Subscription(NamedTuple):
+    """A listener and the classes of events it wants; its identity is the subscription."""
+
+    listener: Listener
+    kinds: tuple[type[Event], ...]
+
+
 @final
 class EventBus:
     """
-    Carries events to listeners, and on to the *parent* bus.
+    Carries events to listeners, its own and those of its *parent*.
 
-    A provider's bus leads to its registry's, and that to the process-wide one, so each listener subscribes at the
-    level it cares about.
+    A provider's bus hangs below its registry's, and that below the process-wide one, so each listener subscribes
+    at the level it cares about. What a bus has to do is worked out when somebody subscribes: an event that nobody
+    asked for costs one test.
     """
 
-    __slots__ = ("_listeners", "_parent")
+    __slots__ = ("__weakref__", "_children", "_own", "_parent", "_routes", "hears_rejections")
 
     def __init__(self, parent: EventBus | None = None) -> None:
-        self._listeners: tuple[Listener, ...] = ()
+        self._own: tuple[_Subscription, ...] = ()
         self._parent = parent
+        self._children: WeakSet[EventBus] | None = None  # most buses are leaves
+        self._routes: tuple[_Subscription, ...] = ()
+        self.hears_rejections = False
+        if parent is not None:
+            parent._adopt(self)
+        self._reroute()
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """
         Call *listener* with every event from now on.
+
+        Args:
+            listener: A function that takes one event. It runs in the call it is told about: keep it short.
+            *kinds: The classes of events it wants. Default: all.
 
         Returns:
             A function that ends the subscription; calling it twice is harmless.
 
         Raises:
-            TypeError: *listener* cannot be called.
+            TypeError: *listener* cannot be called, or a kind is not a class of events.
         """
         if not callable(listener):
             raise TypeError(f"a listener is a function that takes one event, not {listener!r}")
-        self._listeners = (*self._listeners, listener)
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                raise TypeError(f"a listener asks for classes of events, such as CircuitChanged, not {kind!r}")
+        subscription = _Subscription(listener, kinds or (Event,))
+        self._own = (*self._own, subscription)
+        self._reroute()
 
         def unsubscribe() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
+            self._own = tuple(one for one in self._own if one is not subscription)
+            self._reroute()
 
         return unsubscribe
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody would hear an event: an event need not be made for nobody."""
-        return bool(self._listeners) or (self._parent is not None and self._parent.heard)
+    def hears(self, kind: type[Event]) -> bool:
+        """Whether anybody wants events of *kind*: an event need not be made for nobody."""
+        return any(issubclass(kind, one.kinds) for one in self._routes)
 
     def emit(self, event: Event) -> None:
-        """Tell every listener of this bus and of its parents."""
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception:
-                _log.exception("a listener failed", extra={"component": "events", "provider": event.provider})
-        if self._parent is not None:
-            self._parent.emit(event)
+        """Tell every listener of this bus and of its parents that wants events of this kind."""
+        for one in self._routes:
+            if isinstance(event, one.kinds):
+                try:
+                    one.listener(event)
+                except Exception:
+                    _log.exception("a listener failed", extra={"component": "events", "provider": event.provider})
+
+    def _adopt(self, child: EventBus) -> None:
+        if self._children is None:
+            self._children = WeakSet()
+        self._children.add(child)
+
+    def _reroute(self) -> None:
+        self._routes = self._own if self._parent is None else self._own + self._parent._routes
+        self.hears_rejections = self.hears(CallWasRejected)
+        for child in tuple(self._children or ()):
+            child._reroute()
 
 
 process_bus: EventBus = EventBus()
 """The bus at the root: it hears of every provider of every registry in this process."""
 
 
-def subscribe(listener: Listener) -> Callable[[], None]:
+def subscribe(listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
     """
     Call *listener* with every event of every provider in this process.
+
+    Args:
+        listener: A function that takes one event. It runs in the call it is told about: keep it short.
+        *kinds: The classes of events it wants. Default: all.
 
     Returns:
         A function that ends the subscription.
 
     Raises:
-        TypeError: *listener* cannot be called.
+        TypeError: *listener* cannot be called, or a kind is not a class of events.
     """
-    return process_bus.subscribe(listener)
+    return process_bus.subscribe(listener, *kinds)

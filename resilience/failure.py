@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum
+from enum import StrEnum
+
+from resilience._core.words import Verdict as Verdict
 
 
 class FailureKind(StrEnum):
@@ -53,19 +55,6 @@ class Delivery(StrEnum):
     UNSENT = "unsent"
     MAYBE = "maybe"
     PROCESSED = "processed"
-
-
-class Verdict(Enum):
-    """
-    What one attempt says about the provider's health: the ternary outcome.
-
-    Anything that is not evidence, such as a caller's cancellation, is `IGNORED`: it returns the permit and
-    counts as nothing.
-    """
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    IGNORED = "ignored"
 
 
 # A provider that answers "no" is reachable: refusals of this one request are no evidence against it.

@@ -1,0 +1,493 @@
+"""
+The circuit breaker's state machine.
+
+=============  ==========================================  ==============================================
+state          event                                       next state
+=============  ==========================================  ==============================================
+closed         failure or slow call that breaks a rule     open (window kept for the figures)
+closed         calls in flight older than *slow_after*     open, once the slow rule breaks
+open           ``acquire`` before *until*                  open; refused with the time left
+open           ``acquire`` from *until* on                 half-open, one probe
+half-open      ``acquire``, fewer live probes than allowed half-open, one probe more
+half-open      ``acquire``, all probe slots taken          half-open; refused
+half-open      probe succeeds, *success_threshold* reached closed, empty window
+half-open      probe fails or is slow                      open
+half-open      probe ignored, or its lease runs out        half-open, its slot is free again
+any            ``force_open`` / ``close`` / ``disable``    forced_open / closed / disabled
+forced_open    ``acquire``                                 forced_open; refused until closed by hand
+disabled       anything                                    disabled; admits and counts, never opens
+=============  ==========================================  ==============================================
+
+Every change of state begins a new `Period`. A permit remembers the period that issued it, and a result from an
+earlier period is dropped: a call that left before the trip has no vote on what came after it.
+
+Successes are only counted, in `Circuit.successes`. Whoever holds the present closed period may count them there
+itself, provided that no window border has passed (``now < turn_at``) and the call was not slow; everything else
+goes through the methods. A success can therefore never open the circuit: rules are judged on bad news only.
+
+Calls must not overlap: whoever shares a circuit between threads holds a lock around each method.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, final
+
+from resilience._core.window import CountWindow, Row, TimeWindow
+from resilience._core.words import Reason, Verdict
+
+
+class CircuitState(StrEnum):
+    """The states of a circuit breaker. The values are metric attributes."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitRules:
+    """The figures a circuit works with: seconds, counts, and rates between 0 and 1. None switches a rule off."""
+
+    failure_threshold: int | None = 5
+    success_threshold: int = 2
+    open_for: float = 60.0
+    half_open_max_calls: int = 1
+    failure_rate: float | None = 0.5
+    slow_rate: float | None = 0.8
+    minimum_calls: int = 20
+    window: float = 30.0
+    window_calls: int | None = None
+    slow_after: float = math.inf
+    jitter: float = 0.1
+    growth: float = 1.0
+    max_open_for: float = 600.0
+    hint_cap: float = 120.0
+    probe_lease: float = 60.0
+    per_kind: Mapping[str, int] = field(default_factory=dict[str, int])
+    shadow: bool = False
+
+
+@final
+class Period:
+    """One stay in one state; its identity is the generation."""
+
+    __slots__ = ("number", "state")
+
+    def __init__(self, state: CircuitState, number: int) -> None:
+        self.state = state
+        self.number = number
+
+
+@final
+class Permit:
+    """The right to make one attempt. Releasing it a second time does nothing."""
+
+    __slots__ = ("live", "period")
+
+    def __init__(self, period: Period | None) -> None:
+        self.period = period
+        self.live = True
+
+
+class Evidence(NamedTuple):
+    """Why the circuit opened, in figures; its text is made only when somebody reads it."""
+
+    rule: str
+    bad: int = 0
+    calls: int = 0
+    span: str = ""
+    threshold: float = 0.0
+    kind: str = ""
+
+    def __str__(self) -> str:
+        if self.rule == "in_a_row":
+            what = f"{self.kind} failures" if self.kind else "failures"
+            return f"{self.bad} {what} in a row"
+        if self.rule in ("failure_rate", "slow_rate"):
+            what = "failed" if self.rule == "failure_rate" else "were slow"
+            percent = f"{self.threshold * 100:g} %"
+            return f"{self.bad} of {self.calls} calls {what} in {self.span} (threshold {percent})"
+        return {
+            "probe_failed": f"a probe failed ({self.kind})" if self.kind else "a probe failed",
+            "probe_slow": "a probe was slow",
+            "probes_succeeded": f"{self.bad} of {self.calls} probes succeeded",
+            "open_time_over": "open time is over",
+            "by_hand": "by hand",
+            "restored": "restored from a snapshot",
+        }.get(self.rule, self.rule)
+
+
+class Refusal(NamedTuple):
+    """Why a call is not admitted, and in how many seconds one may be (None if nobody knows)."""
+
+    reason: Reason
+    retry_after: float | None
+    evidence: Evidence
+
+
+class Change(NamedTuple):
+    """A change of state, for whoever tells the world about it. *retry_after* is how long it stays open."""
+
+    before: CircuitState
+    after: CircuitState
+    evidence: Evidence
+    retry_after: float | None
+
+
+@final
+class Circuit:
+    """
+    One breaker: rules, state, evidence and live probes.
+
+    Side effects that remain to be performed are left for the caller to collect: state changes in `changes`,
+    probes whose lease ran out in `lost`, refusals that shadow mode did not enforce in `spared`.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_closed_at",
+        "_leases",
+        "_probe_successes",
+        "_row",
+        "_time_window",
+        "_window",
+        "changes",
+        "evidence",
+        "failures",
+        "ignored",
+        "lost",
+        "period",
+        "rules",
+        "slow",
+        "spared",
+        "stale",
+        "successes",
+        "trips",
+        "turn_at",
+        "until",
+    )
+
+    def __init__(self, rules: CircuitRules, now: float, *, state: CircuitState = CircuitState.CLOSED) -> None:
+        self.rules = rules
+        self.period = Period(state, 0)
+        self.successes = 0
+        self.failures = 0
+        self.slow = 0
+        self.ignored = 0
+        self.stale = 0
+        self.trips = 0
+        self.until = -math.inf
+        self.turn_at = math.inf
+        self.evidence = Evidence("")
+        self.changes: list[Change] = []
+        self.lost = 0
+        self.spared: Reason | None = None
+        self._abandoned = 0
+        self._closed_at = now
+        self._leases: dict[Permit, float] = {}
+        self._probe_successes = 0
+        self._row = Row()
+        self._window: CountWindow | None = None
+        self._time_window: TimeWindow | None = None
+        self._build_window(now)
+
+    def _build_window(self, now: float) -> None:
+        rules = self.rules
+        self._window = self._time_window = None
+        self.turn_at = math.inf
+        if rules.failure_rate is None and rules.slow_rate is None:
+            return
+        if rules.window_calls is not None:
+            self._window = CountWindow(rules.window_calls)
+            self.turn_at = -math.inf  # each success has to be seen in its order
+        else:
+            self._time_window = TimeWindow(rules.window, counters=4)
+            self.turn(now)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> CircuitState:
+        """The present state. An open circuit stays open until somebody asks to be admitted."""
+        return self.period.state
+
+    @property
+    def door(self) -> Period | None:
+        """The present period if it admits without looking closer, else None."""
+        period = self.period
+        return period if period.state is CircuitState.CLOSED or period.state is CircuitState.DISABLED else None
+
+    @property
+    def probes(self) -> int:
+        """How many probes hold a slot."""
+        return len(self._leases)
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many failures were counted since the last success."""
+        return self._row.length(self.successes)
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        """Return calls, failed and slow calls in the window at *now*; zeros when no rule needs a window."""
+        if self._window is not None:
+            return self._window.calls, self._window.failed, self._window.slow
+        if self._time_window is None:
+            return 0, 0, 0
+        successes, failures, slow, abandoned = self._time_window.counts(now, self._totals())
+        return successes + failures + abandoned, failures, slow
+
+    def refusal(self, now: float) -> Refusal | None:
+        """Return why a call would be refused at *now*, taking nothing; None if it would be admitted."""
+        state = self.period.state
+        if state is CircuitState.CLOSED or state is CircuitState.DISABLED:
+            return None
+        if state is CircuitState.OPEN:
+            if now >= self.until:
+                return None
+            return Refusal(Reason.CIRCUIT_OPEN, self.until - now, self.evidence)
+        if state is CircuitState.FORCED_OPEN:
+            return Refusal(Reason.FORCED_OPEN, None, self.evidence)
+        live = [end for end in self._leases.values() if end > now]
+        if len(live) < self.rules.half_open_max_calls:
+            return None
+        return Refusal(Reason.HALF_OPEN_SATURATED, min(live) - now, self.evidence)
+
+    # -- admission and release -------------------------------------------------------------------------------------
+
+    def acquire(self, now: float) -> Permit | Refusal:
+        """Admit one attempt, or say why not. In shadow mode everybody is admitted."""
+        if self.period.state is CircuitState.OPEN and now >= self.until:
+            self._enter(CircuitState.HALF_OPEN, Evidence("open_time_over"))
+        if self._leases:
+            self._expire_leases(now)
+        refusal = self.refusal(now)
+        if refusal is None:
+            permit = Permit(self.period)
+            if self.period.state is CircuitState.HALF_OPEN:
+                self._leases[permit] = now + self.rules.probe_lease
+            return permit
+        if self.rules.shadow:
+            self.spared = refusal.reason
+            return Permit(None)  # it would not have left, so its result is nobody's evidence
+        return refusal
+
+    def renew(self, permit: Permit, now: float) -> None:
+        """Give a probe that shows signs of life a fresh lease."""
+        if permit in self._leases:
+            self._leases[permit] = now + self.rules.probe_lease
+
+    def release(
+        self,
+        permit: Permit,
+        verdict: Verdict,
+        now: float,
+        rng: random.Random,
+        *,
+        slow: bool = False,
+        kind: str = "",
+        hint: float | None = None,
+    ) -> None:
+        """
+        Return *permit* with what the attempt showed. Idempotent; a stale permit has no vote.
+
+        Args:
+            permit: What `acquire` returned.
+            verdict: The outcome. An ignored one that was slow is evidence for the slow rule alone.
+            now: The time on the monotonic clock.
+            rng: Draws the open time if this opens the circuit.
+            slow: Whether the attempt lasted longer than ``slow_after``.
+            kind: The kind of failure, for thresholds per kind.
+            hint: How long the provider asked us to stay away, in seconds.
+        """
+        if not permit.live:
+            return
+        permit.live = False
+        self._leases.pop(permit, None)
+        if permit.period is not self.period:
+            self.stale += permit.period is not None
+            return
+        slow = slow and self.rules.slow_rate is not None
+        if verdict is Verdict.IGNORED and not slow:
+            self.ignored += 1
+        elif self.period.state is CircuitState.HALF_OPEN:
+            self._judge_probe(verdict, now, rng, slow=slow, kind=kind, hint=hint)
+        else:
+            self._record(verdict, now, rng, slow=slow, kind=kind, hint=hint)
+
+    def judge_in_flight(self, hanging: int, now: float, rng: random.Random) -> None:
+        """Count *hanging* live calls, each older than ``slow_after``, as slow already: a hang opens during the hang."""
+        if hanging and self.period.state is CircuitState.CLOSED:
+            self._judge_slow_rate(hanging, now, rng)
+
+    def turn(self, now: float) -> None:
+        """Close the window's buckets that have ended. Due before anything is counted from `turn_at` on."""
+        if self._time_window is not None:
+            self._time_window.turn(now, self._totals())
+            self.turn_at = self._time_window.turn_at
+
+    # -- by hand ---------------------------------------------------------------------------------------------------
+
+    def force_open(self) -> None:
+        """Refuse every call until `close` is called."""
+        self._enter(CircuitState.FORCED_OPEN, Evidence("by_hand"))
+
+    def close(self, now: float) -> None:
+        """Admit calls again, with an empty window."""
+        self._close(now, Evidence("by_hand"))
+
+    def disable(self) -> None:
+        """Admit every call and never open; results are still counted."""
+        self._enter(CircuitState.DISABLED, Evidence("by_hand"))
+
+    def reset(self, now: float, state: CircuitState) -> None:
+        """Return to *state* and forget all evidence, the totals included."""
+        self.successes = self.failures = self.slow = self.ignored = self.stale = self.trips = self._abandoned = 0
+        self._row.restart()
+        self._build_window(now)
+        self._closed_at = now
+        self._enter(state, Evidence("by_hand"))
+
+    def restore(self, state: CircuitState, now: float, *, remaining: float, trips: int) -> None:
+        """
+        Continue where a former process stopped.
+
+        A half-open circuit comes back open with no time left: its probes died with their process. *remaining* is
+        bounded by the longest time we could have chosen ourselves, since it was measured on a wall clock.
+        """
+        if state is CircuitState.HALF_OPEN:
+            state, remaining = CircuitState.OPEN, 0.0
+        self.trips = max(0, trips)
+        if state is CircuitState.OPEN:
+            longest = max(self.rules.open_for, self.rules.max_open_for, self.rules.hint_cap)
+            self.until = now + min(max(0.0, remaining), longest)
+        self._enter(state, Evidence("restored"))
+
+    # -- judging ---------------------------------------------------------------------------------------------------
+
+    def _totals(self) -> tuple[int, int, int, int]:
+        return self.successes, self.failures, self.slow, self._abandoned
+
+    def _record(
+        self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
+    ) -> None:
+        if now >= self.turn_at:
+            self.turn(now)
+        failed = verdict is Verdict.FAILURE
+        self.slow += slow
+        if verdict is Verdict.SUCCESS:
+            self.successes += 1
+        elif failed:
+            self.failures += 1
+        else:
+            self._abandoned += 1
+        if self._window is not None:
+            self._window.record(failed=failed, slow=slow)
+        if failed:
+            self._judge_failure(kind, now, rng, hint)
+        if slow:
+            self._judge_slow_rate(0, now, rng)
+
+    def _judge_failure(self, kind: str, now: float, rng: random.Random, hint: float | None) -> None:
+        rules = self.rules
+        in_a_row, of_kind = self._row.fail(self.successes, kind)
+        limit = rules.per_kind.get(kind)
+        if rules.failure_threshold is not None and in_a_row >= rules.failure_threshold:
+            self._trip(Evidence("in_a_row", bad=in_a_row), now, rng, hint)
+        elif limit is not None and of_kind >= limit:
+            self._trip(Evidence("in_a_row", bad=of_kind, kind=kind), now, rng, hint)
+        elif rules.failure_rate is not None:
+            calls, failed, _ = self._outcomes(now)
+            if calls >= self._minimum_calls() and failed >= rules.failure_rate * calls:
+                self._trip(self._rate("failure_rate", failed, calls, rules.failure_rate), now, rng, hint)
+
+    def _judge_slow_rate(self, hanging: int, now: float, rng: random.Random) -> None:
+        threshold = self.rules.slow_rate
+        if threshold is None or self.period.state is not CircuitState.CLOSED:
+            return
+        calls, _, slow = self.counts(now)
+        calls, slow = calls + hanging, slow + hanging
+        if calls >= self._minimum_calls() and slow >= threshold * calls:
+            self._trip(self._rate("slow_rate", slow, calls, threshold), now, rng, None)
+
+    def _outcomes(self, now: float) -> tuple[int, int, int]:
+        """Return the window's counts without calls whose end nobody saw: they neither failed nor succeeded."""
+        if self._time_window is None:
+            return self.counts(now)
+        successes, failures, slow, _ = self._time_window.counts(now, self._totals())
+        return successes + failures, failures, slow
+
+    def _minimum_calls(self) -> int:
+        # A ring shorter than the minimum could never open otherwise.
+        calls = self.rules.window_calls
+        return self.rules.minimum_calls if calls is None else min(self.rules.minimum_calls, calls)
+
+    def _rate(self, rule: str, bad: int, calls: int, threshold: float) -> Evidence:
+        rules = self.rules
+        span = f"{rules.window:g} s" if rules.window_calls is None else f"the last {rules.window_calls}"
+        return Evidence(rule, bad=bad, calls=calls, span=span, threshold=threshold)
+
+    def _judge_probe(
+        self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
+    ) -> None:
+        self.slow += slow
+        self.successes += verdict is Verdict.SUCCESS
+        self.failures += verdict is Verdict.FAILURE
+        if verdict is Verdict.FAILURE:
+            self._trip(Evidence("probe_failed", kind=kind), now, rng, hint)
+        elif slow:
+            self._trip(Evidence("probe_slow"), now, rng, hint)
+        else:
+            self._probe_successes += 1
+            wanted = self.rules.success_threshold
+            if self._probe_successes >= wanted:
+                self._close(now, Evidence("probes_succeeded", bad=self._probe_successes, calls=wanted))
+
+    # -- changing state --------------------------------------------------------------------------------------------
+
+    def _trip(self, evidence: Evidence, now: float, rng: random.Random, hint: float | None) -> None:
+        rules = self.rules
+        if self.period.state is CircuitState.DISABLED:
+            return
+        if self.period.state is CircuitState.CLOSED and now - self._closed_at >= rules.max_open_for:
+            self.trips = 0  # a long healthy time pays off the debt
+        longest = max(rules.open_for, rules.max_open_for)
+        # Exponents are bounded so that a thousand trips do not overflow.
+        drawn = min(rules.open_for * rules.growth ** min(self.trips, 62), longest)
+        drawn *= 1.0 - rules.jitter * rng.random()
+        asked = min(hint, rules.hint_cap) if hint is not None else 0.0
+        self.until = now + max(drawn, asked)
+        self.trips += 1
+        self._enter(CircuitState.OPEN, evidence, retry_after=self.until - now)
+
+    def _close(self, now: float, evidence: Evidence) -> None:
+        self._row.restart()
+        if self._window is not None:
+            self._window.restart()
+        if self._time_window is not None:
+            self._time_window.restart(now, self._totals())
+            self.turn_at = self._time_window.turn_at
+        self._closed_at = now
+        self._enter(CircuitState.CLOSED, evidence)
+
+    def _enter(self, state: CircuitState, evidence: Evidence, *, retry_after: float | None = None) -> None:
+        before = self.period.state
+        self.period = Period(state, self.period.number + 1)
+        self._leases.clear()
+        self._probe_successes = 0
+        if state is CircuitState.OPEN or state is CircuitState.FORCED_OPEN:
+            self.evidence = evidence
+        if before is not state:
+            self.changes.append(Change(before, state, evidence, retry_after))
+
+    def _expire_leases(self, now: float) -> None:
+        expired = [permit for permit, end in self._leases.items() if end <= now]
+        for permit in expired:
+            del self._leases[permit]  # the permit stays live: a late result of this period still counts
+        self.lost += len(expired)

@@ -1,0 +1,35 @@
+"""The words that decisions are made in."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+
+class Verdict(Enum):
+    """
+    What one attempt says about the provider's health: the ternary outcome.
+
+    Anything that is not evidence, such as a caller's cancellation, is `IGNORED`: it returns the permit and
+    counts as nothing.
+    """
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    IGNORED = "ignored"
+
+
+class Reason(StrEnum):
+    """Why a call was refused, or why it was not tried again. The values are metric attributes."""
+
+    CIRCUIT_OPEN = "circuit_open"
+    HALF_OPEN_SATURATED = "half_open_saturated"
+    FORCED_OPEN = "forced_open"
+    PROVIDER_GATED = "provider_gated"
+    DEADLINE_WOULD_PASS = "deadline_would_pass"
+    RETRY_DISABLED = "retry_disabled"
+    NOT_RETRYABLE = "not_retryable"
+    NOT_IDEMPOTENT = "not_idempotent"
+    ATTEMPTS_SPENT = "attempts_spent"
+    ALREADY_RETRIED = "already_retried"
+    HINT_BEYOND_CAP = "hint_beyond_cap"
+    RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
