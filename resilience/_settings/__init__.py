@@ -1,0 +1,1 @@
+"""How `resilience.settings` is made; import from there."""

@@ -1,0 +1,33 @@
+"""
+What users write: frozen models, and where their values come from.
+
+Nothing here runs anything. A registry binds settings once; changing them means making new ones.
+"""
+
+from __future__ import annotations
+
+from resilience._settings.models import (
+    BreakerSettings,
+    BudgetSettings,
+    GateSettings,
+    OperationSettings,
+    ProviderSettings,
+    RetryRule,
+    RetrySettings,
+    Settings,
+    TimeoutSettings,
+)
+from resilience._settings.types import Duration
+
+__all__ = [
+    "BreakerSettings",
+    "BudgetSettings",
+    "Duration",
+    "GateSettings",
+    "OperationSettings",
+    "ProviderSettings",
+    "RetryRule",
+    "RetrySettings",
+    "Settings",
+    "TimeoutSettings",
+]
