@@ -51,7 +51,7 @@ class TimeWindow:
         if counters < 1 or buckets < 1:
             raise ValueError(f"window with {counters!r} counters and {buckets!r} buckets: expected at least 1 of each")
         self._width = span / buckets
-        self._nothing = (0,) * counters
+        self._nothing: tuple[int, ...] = (0,) * counters
         # _marks[e % buckets]: the totals when bucket e began, for the `buckets` buckets up to `epoch`.
         self._marks = [self._nothing] * buckets
         self.epoch: float = -inf
@@ -124,6 +124,11 @@ class CountWindow:
     """
 
     __slots__ = ("_next", "_ring", "calls", "failed", "slow")
+
+    calls: int
+    failed: int
+    slow: int
+    _next: int
 
     def __init__(self, size: int) -> None:
         if size < 1:
