@@ -6,7 +6,7 @@ Nothing here runs anything. A registry binds settings once; changing them means 
 
 from __future__ import annotations
 
-from resilience._settings.models import (
+from resilience.settings._models import (
     BreakerSettings,
     BudgetSettings,
     GateSettings,
@@ -17,7 +17,7 @@ from resilience._settings.models import (
     Settings,
     TimeoutSettings,
 )
-from resilience._settings.types import Duration
+from resilience.settings._types import Duration
 
 __all__ = [
     "BreakerSettings",

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from resilience._settings.types import FrozenDict
+from resilience.settings._types import FrozenDict
 
 T = TypeVar("T", bound="Table")
 
@@ -18,7 +18,7 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, use_attribute_docstrings=True)
 
     def __init__(self, **data: Any) -> None:
-        from resilience._settings.refusals import refusal
+        from resilience.settings._refusals import refusal
 
         try:
             super().__init__(**data)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self, TypeVar, final
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from resilience._settings.tables import Table, merged, merged_mapping
-from resilience._settings.types import (
+from resilience.settings._tables import Table, merged, merged_mapping
+from resilience.settings._types import (
     Count,
     Duration,
     Frozen,

@@ -1,1 +1,0 @@
-"""How `resilience.settings` is made; import from there."""
