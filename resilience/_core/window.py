@@ -53,7 +53,7 @@ class TimeWindow:
         self._width = span / buckets
         self._nothing: tuple[int, ...] = (0,) * counters
         # _marks[e % buckets]: the totals when bucket e began, for the `buckets` buckets up to `epoch`.
-        self._marks = [self._nothing] * buckets
+        self._marks: list[tuple[int, ...]] = [self._nothing] * buckets
         self.epoch: float = -inf
         self.turn_at: float = -inf
 
