@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.10.14"
+nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["smoke", "lint", "types", "contracts", "tests"]
@@ -63,7 +63,7 @@ def candidates() -> Iterator[str]:
 
 
 def version_of(path: str) -> tuple[int, int] | None:
-    """The version of the interpreter at *path*, or None if it does not start, is too old, or is not a released CPython."""
+    """The version of the interpreter at *path*; None if it does not start, is too old, or is no released CPython."""
     try:
         asked = subprocess.run(
             [path, "-I", "-c", PROBE], capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL
@@ -201,7 +201,9 @@ def coverage(session: nox.Session) -> None:
         session.error("nothing measured yet: run `nox -s tests` first")
     session.run("coverage", "combine", "--keep", "--quiet", "--data-file=.coverage", *measured)
     session.run("coverage", "report", "--data-file=.coverage")
-    session.run("coverage", "report", "--data-file=.coverage", "--fail-under=100", f"--include={','.join(FULLY_COVERED)}")
+    session.run(
+        "coverage", "report", "--data-file=.coverage", "--fail-under=100", f"--include={','.join(FULLY_COVERED)}"
+    )
 
 
 @nox.session

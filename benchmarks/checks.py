@@ -1,0 +1,54 @@
+"""The bounds: what must hold on any machine, as ratios within one run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from benchmarks import floor, ours, rivals
+from benchmarks.measure import Measured
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One bound and how far the run is from it: it holds while *value* is at most *bound*."""
+
+    name: str
+    value: float
+    bound: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the run keeps the bound."""
+        return self.value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.holds else 'FAIL'} {self.name}: {self.value:.3g} {self.unit} (bound {self.bound:.3g})"
+
+
+def checks(results: Mapping[str, Measured], bytes_per_provider: float) -> list[Check]:
+    """Compare a run with every bound."""
+    by_hand = results[floor.FLOOR].best
+    default = results[ours.DEFAULT].best
+
+    def times(name: str) -> float:
+        return results[name].best / by_hand
+
+    found = [
+        Check("breaker + retry", times(ours.BREAKER_AND_RETRY), 2.5, "x floor"),
+        Check("default settings", default / by_hand, 3.0, "x floor"),
+        Check("a fresh handle per call adds", times(ours.FRESH_HANDLE) - default / by_hand, 0.9, "x floor"),
+        Check("rejected as a value", times(ours.REJECTED_AS_VALUE), 2.0, "x floor"),
+        Check("rejected as an exception", times(ours.REJECTED_AS_EXCEPTION), 2.5, "x floor"),
+        Check("default settings", default / results[floor.FLOOR_WITH_TIMEOUT].best, 0.25, "x floor + asyncio.timeout"),
+        Check("an idle provider", bytes_per_provider / 1024, 6.0, "KiB"),
+    ]
+    # From 3.12 on `wait_for` no longer makes a task, and the rivals that use it owe their speed to that.
+    if sys.version_info[:2] == (3, 11):
+        fastest = min((results[name].best, name) for name in rivals.comparable())
+        found.append(Check("default settings", default / fastest[0], 1 / 12, f"x {fastest[1]}"))
+    return found
