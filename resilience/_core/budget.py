@@ -139,6 +139,7 @@ class RetryBudget:
 
     def _saved(self, now: float) -> float:
         # The tokens of the equivalent bucket: full when tat has passed, less one for each interval it lies ahead.
+        # It lies further ahead than all of them only when the clock went backwards.
         if self._tat <= now or not self._burst:
             return float(self._burst)
-        return self._burst - (self._tat - now) / self._interval
+        return max(0.0, self._burst - (self._tat - now) / self._interval)
