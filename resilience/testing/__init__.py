@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from resilience.testing.behaviour import Action as Action
+from resilience.testing.behaviour import Behaviour as Behaviour
+from resilience.testing.behaviour import Misbehaviour as Misbehaviour
 from resilience.testing.clock import DeadlockError as DeadlockError
 from resilience.testing.clock import VirtualTimeLoop as VirtualTimeLoop
+from resilience.testing.provider import MisbehavingProvider as MisbehavingProvider
+from resilience.testing.provider import ProviderStatistics as ProviderStatistics
 from resilience.testing.recorder import EventRecorder as EventRecorder
 from resilience.testing.run import deadlock_in as deadlock_in
 from resilience.testing.run import run as run
 from resilience.testing.run import virtual_backend as virtual_backend
+from resilience.testing.server import serve as serve
 
-__all__ = ["DeadlockError", "EventRecorder", "VirtualTimeLoop", "deadlock_in", "run", "virtual_backend"]
+if TYPE_CHECKING:
+    from resilience.testing.transport import MisbehavingTransport as MisbehavingTransport
+
+__all__ = [
+    "Action",
+    "Behaviour",
+    "DeadlockError",
+    "EventRecorder",
+    "MisbehavingProvider",
+    "MisbehavingTransport",
+    "Misbehaviour",
+    "ProviderStatistics",
+    "VirtualTimeLoop",
+    "deadlock_in",
+    "run",
+    "serve",
+    "virtual_backend",
+]
+
+
+def __getattr__(name: str) -> object:
+    # httpx is loaded only by those who ask for the transport.
+    if name == "MisbehavingTransport":
+        from resilience.testing.transport import MisbehavingTransport
+
+        return MisbehavingTransport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
