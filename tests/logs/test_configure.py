@@ -229,14 +229,15 @@ def test_configuring_again_replaces() -> None:
     assert "[RETRY]" not in two.getvalue()
 
 
-def test_a_refused_configuration_changes_nothing() -> None:
-    """A slip in a second configuration leaves the first one working."""
+def test_a_refused_configuration_changes_nothing(tmp_path: Path) -> None:
+    """A slip in a second configuration leaves the first one working, and makes no file."""
     stream = io.StringIO()
     log = configure(output=stream)
     with pytest.raises(ConfigurationError):
-        configure(level="LOUD", output=io.StringIO())
+        configure(level="LOUD", output=tmp_path / "calls.log")
     process_bus.emit(RETRY)
     log.close()
+    assert not list(tmp_path.iterdir())
     assert RETRY_LINE in stream.getvalue()
 
 
@@ -313,6 +314,23 @@ def test_a_stuck_output_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None
     assert written[-1].endswith("WARNING  150 log lines were dropped: the output is too slow")
 
 
+def test_dropped_lines_are_told_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the output keeps up again, the number of dropped lines stands before the next line."""
+    monkeypatch.setattr(output, "_MAX_WAITING", 1)
+    stream = Stuck()
+    log = configure(output=stream)
+    process_bus.emit(RETRY)
+    assert stream.asked.wait(60)
+    process_bus.emit(RETRY)
+    process_bus.emit(RETRY)  # one too many
+    monkeypatch.setattr(output, "_MAX_WAITING", 100)
+    process_bus.emit(lost("gone"))
+    stream.go.set()
+    log.close()
+    words = [line.split()[2] for line in stream.getvalue().splitlines() if line[:2] == "20"]
+    assert words == ["[RETRY]", "[RETRY]", "1", "[FAILED]"]
+
+
 def test_tracebacks_are_written_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The source lines of a traceback are read by the thread that writes, not by the one that logs."""
     readers: list[str] = []
@@ -344,3 +362,17 @@ def test_no_frame_is_kept_alive() -> None:
     assert waiting.exc_info is None
     assert waiting.args is None
     assert event.error not in vars(waiting).values()
+
+
+def test_without_a_thread_it_writes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the interpreter ends no thread can be started: the line is written nevertheless."""
+
+    def start(self: output.QueueListener) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(output.QueueListener, "start", start)
+    stream = io.StringIO()
+    log = configure(output=stream)
+    process_bus.emit(RETRY)
+    assert RETRY_LINE in stream.getvalue()
+    log.close()
