@@ -29,8 +29,9 @@ An open circuit is one line, not one per call that meets it. The last two kinds,
 shadow mode would have refused, are so frequent when things go badly that their events are not even made by default:
 ``configure(level="DEBUG")`` asks for them, or, with a logging of one's own,
 ``subscribe(resilience.logging.log_event, *resilience.logging.DEBUG_EVENTS)``.
-A call whose error an inner call of the same provider has told already is told again at DEBUG only, so its traceback
-appears once.
+
+An error that an inner call of the same provider has told is told again at DEBUG only, and so is a refusal by another
+provider's circuit. The traceback of one exception is shown once, however many providers it passes through.
 
 Every record of these loggers has the attributes `FIELDS`, None where they say nothing. No line holds the text of an
 error, a payload or a URL; a traceback ends with the text of its error, which the provider or its client wrote:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +24,7 @@ from resilience.events import (
     ProbeLost,
     RetryScheduled,
 )
-from resilience.failure import Category
+from resilience.failure import Category, FailureKind
 
 FIELDS = (
     "component",
@@ -131,7 +132,7 @@ def _call_failed(event: CallFailed) -> None:
         fields = _fields("call", event, attempt=event.attempts, kind=kind, duration=event.duration, reason=reason)
         text = "[FAILED] %s after %s in %.2f s (%s, %s)"
         tries = _tries(event.attempts)
-        traceback = event.error if level == logging.ERROR else None
+        traceback = event.error if level == logging.ERROR and _first_time(event.error) else None
         _call.log(
             level,
             text,
@@ -147,11 +148,21 @@ def _call_failed(event: CallFailed) -> None:
 
 def _severity(event: CallFailed) -> int:
     """Decide how loud the end of a call is: work was lost, somebody must act, or the request itself was wrong."""
-    if event.reason is Reason.ALREADY_RETRIED:
+    # An inner call has told it already; and a refusal by another provider's circuit would flood while that is open.
+    if event.reason is Reason.ALREADY_RETRIED or event.failure.kind is FailureKind.REJECTED:
         return logging.DEBUG
     if event.failure.retryable or event.reason is Reason.ATTEMPTS_SPENT:
         return logging.ERROR
     return logging.INFO if event.failure.category is Category.INVALID_INPUT else logging.WARNING
+
+
+def _first_time(error: BaseException) -> bool:
+    """Whether the traceback of *error* is new: it may pass through the calls of several providers."""
+    if getattr(error, "__resilience_told__", False):
+        return False
+    with suppress(AttributeError):  # an exception with slots only is told again
+        error.__resilience_told__ = True  # type: ignore[attr-defined]
+    return True
 
 
 def _call_recovered(event: CallRecovered) -> None:

@@ -33,6 +33,8 @@ SERVER_ERROR = Failure(kind=FailureKind.SERVER_ERROR, category=Category.RETRIABL
 WRONG_KEY = Failure(kind=FailureKind.AUTHENTICATION_ERROR, category=Category.FATAL, error_type="openai.AuthError")
 BAD_REQUEST = Failure(kind=FailureKind.BAD_REQUEST, category=Category.INVALID_INPUT, error_type="ValueError")
 
+REFUSED = Failure(kind=FailureKind.REJECTED, category=Category.FATAL, error_type="resilience.errors.CircuitOpen")
+
 
 def retry(operation: str = "upload") -> RetryScheduled:
     return RetryScheduled(
@@ -254,6 +256,7 @@ def test_exhaustion_shows_the_traceback(said: pytest.LogCaptureFixture, reason: 
         (WRONG_KEY, Reason.NOT_RETRYABLE, "WARNING"),
         (BAD_REQUEST, Reason.NOT_RETRYABLE, "INFO"),
         (SERVER_ERROR, Reason.ALREADY_RETRIED, "DEBUG"),
+        (REFUSED, Reason.NOT_RETRYABLE, "DEBUG"),
     ],
 )
 def test_final_errors_show_none(said: pytest.LogCaptureFixture, failure: Failure, reason: Reason, level: str) -> None:
@@ -261,6 +264,25 @@ def test_final_errors_show_none(said: pytest.LogCaptureFixture, failure: Failure
     process_bus.emit(failed(failure, reason))
     [record] = said.records
     assert (record.levelname, record.exc_info) == (level, None)
+
+
+def test_one_exception_shows_one_traceback(said: pytest.LogCaptureFixture) -> None:
+    """An error that ends the calls of two providers around it is an ERROR for each, with one traceback."""
+    error = OSError("bucket is gone")
+    process_bus.emit(failed(SERVER_ERROR, Reason.ATTEMPTS_SPENT, error))
+    process_bus.emit(failed(SERVER_ERROR, Reason.ATTEMPTS_SPENT, error))
+    assert [(record.levelname, bool(record.exc_info)) for record in said.records] == [("ERROR", True), ("ERROR", False)]
+
+
+def test_an_exception_with_slots_only(said: pytest.LogCaptureFixture) -> None:
+    """An exception that takes no mark is told like any other."""
+
+    class Sealed(OSError):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    process_bus.emit(failed(SERVER_ERROR, Reason.ATTEMPTS_SPENT, Sealed()))
+    assert said.records[0].exc_info is not None
 
 
 def test_spent_refresh_is_an_error(said: pytest.LogCaptureFixture) -> None:
