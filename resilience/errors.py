@@ -152,3 +152,18 @@ class DeadlineExceeded(CallRejected, TimeoutError):
     """The caller's own deadline had passed, or would have passed while waiting, before the call left."""
 
     _what = "deadline would pass"
+
+
+_NOTE = "resilience: "
+
+
+def annotate(error: BaseException, text: str) -> None:
+    """
+    Leave *text* as a note on *error*, in place of a note that an earlier call left there.
+
+    A function that raises one stored instance again and again must not make it grow.
+    """
+    notes = getattr(error, "__notes__", None)
+    if notes:
+        notes[:] = [note for note in notes if not note.startswith(_NOTE)]
+    error.add_note(_NOTE + text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from typing import Final
 
 
 class Verdict(Enum):
@@ -33,3 +34,12 @@ class Reason(StrEnum):
     ALREADY_RETRIED = "already_retried"
     HINT_BEYOND_CAP = "hint_beyond_cap"
     RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
+
+
+class Unset(Enum):
+    """The type of `UNSET`, which tells "not given" from None, "no limit"."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET

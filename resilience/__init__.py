@@ -1,0 +1,82 @@
+"""
+Resilience for asynchronous Python: one line protects a call to somebody else's service.
+
+    reply = await ResilientProvider("openai").execute(client.chat.completions.create, model=..., messages=...)
+"""
+
+from __future__ import annotations
+
+from resilience import logging as _logging
+from resilience import telemetry as _telemetry
+from resilience._core.circuit import CircuitState as CircuitState
+from resilience._core.words import Reason as Reason
+from resilience.classify import classify as classify
+from resilience.classify import failure_of as failure_of
+from resilience.errors import CallRejected as CallRejected
+from resilience.errors import CallTimeout as CallTimeout
+from resilience.errors import CircuitOpen as CircuitOpen
+from resilience.errors import ConfigurationError as ConfigurationError
+from resilience.errors import DeadlineExceeded as DeadlineExceeded
+from resilience.errors import ProviderError as ProviderError
+from resilience.errors import ProviderGated as ProviderGated
+from resilience.errors import ResilienceError as ResilienceError
+from resilience.events import subscribe as subscribe
+from resilience.failure import Category as Category
+from resilience.failure import Delivery as Delivery
+from resilience.failure import Failure as Failure
+from resilience.failure import FailureKind as FailureKind
+from resilience.outcome import Outcome as Outcome
+from resilience.policies.circuit_breaker import CircuitBreaker as CircuitBreaker
+from resilience.policies.deadline import Deadline as Deadline
+from resilience.policies.retry import RetryHandler as RetryHandler
+from resilience.provider import ResilientProvider as ResilientProvider
+from resilience.registry import ProviderRegistry as ProviderRegistry
+from resilience.registry import default_registry as default_registry
+from resilience.settings import BreakerSettings as BreakerSettings
+from resilience.settings import BudgetSettings as BudgetSettings
+from resilience.settings import GateSettings as GateSettings
+from resilience.settings import OperationSettings as OperationSettings
+from resilience.settings import ProviderSettings as ProviderSettings
+from resilience.settings import RetryRule as RetryRule
+from resilience.settings import RetrySettings as RetrySettings
+from resilience.settings import Settings as Settings
+from resilience.settings import TimeoutSettings as TimeoutSettings
+
+__all__ = [
+    "BreakerSettings",
+    "BudgetSettings",
+    "CallRejected",
+    "CallTimeout",
+    "Category",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "CircuitState",
+    "ConfigurationError",
+    "Deadline",
+    "DeadlineExceeded",
+    "Delivery",
+    "Failure",
+    "FailureKind",
+    "GateSettings",
+    "OperationSettings",
+    "Outcome",
+    "ProviderError",
+    "ProviderGated",
+    "ProviderRegistry",
+    "ProviderSettings",
+    "Reason",
+    "ResilienceError",
+    "ResilientProvider",
+    "RetryHandler",
+    "RetryRule",
+    "RetrySettings",
+    "Settings",
+    "TimeoutSettings",
+    "classify",
+    "default_registry",
+    "failure_of",
+    "subscribe",
+]
+
+_logging.install()
+_telemetry.install()

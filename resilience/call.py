@@ -1,0 +1,435 @@
+"""
+One call away from the fast path: waiting, probing, retrying, giving up.
+
+A `Call` is born when a call has to look closer (circuit not closed, gate not open, nested, a limit of its own, not on
+asyncio) or when its first attempt has failed, and it dies with it. Nothing in it is shared between calls.
+
+======================================  ===========================================================================
+an attempt ended with                   what follows
+======================================  ===========================================================================
+a result                                permit back as success; the call is over
+the caller's cancellation               permit back as ignored (slow evidence if it was old); it propagates
+a failure that may be tried again       permit back; budget charged; pause; admission; the next attempt
+a failure that may not                  permit back; a note on the error tells why; it propagates
+======================================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, final
+
+import anyio
+
+from resilience._core.budget import Charge
+from resilience._core.circuit import Permit, Refusal
+from resilience._core.words import Reason, Verdict
+from resilience.classify import attach
+from resilience.errors import CallRejected, CallTimeout, DeadlineExceeded, ProviderError, ProviderGated, annotate
+from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
+from resilience.failure import Failure
+from resilience.guard import Guard, guard, here, outer_deadline
+from resilience.lane import SLACK
+from resilience.policies.retry import attempts_note
+from resilience.runtime import Plan, ProviderRuntime
+
+T = TypeVar("T")
+
+
+@final
+class Call:
+    """
+    The state of one call.
+
+    Args:
+        runtime: The provider's runtime.
+        plan: What this call is entitled to.
+        began: When it began, on the runtime's clock.
+        attempt: How many attempts were made already. Default: 0.
+    """
+
+    __slots__ = (
+        "_charge",
+        "_delay",
+        "_ends",
+        "_error",
+        "_failure",
+        "_permit",
+        "_task",
+        "attempt",
+        "began",
+        "lane",
+        "plan",
+        "runtime",
+    )
+
+    def __init__(self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0) -> None:
+        self.runtime = runtime
+        self.plan = plan
+        self.began = began
+        self.attempt = attempt
+        self._task, loop = here()
+        self.lane = runtime.lane_for(plan, loop)
+        self._ends = min(began + plan.total, plan.deadline)
+        self._delay = 0.0
+        self._charge: Charge | None = None
+        self._error: BaseException | None = None
+        self._failure: Failure | None = None
+        self._permit: Permit | None = None
+        runtime.count_call(began)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Make attempts until one succeeds or the last error is final."""
+        try:
+            while True:
+                attempt = await self.enter()
+                try:
+                    with attempt:
+                        result = await func(*args, **kwargs)
+                except BaseException as error:
+                    if not self.failed(error, attempt.began, attempt.limit, expired=attempt.expired):
+                        self.raise_as_asked(error, func)
+                        raise
+                else:
+                    self.succeeded(attempt.began)
+                    return result
+                await self.pause()
+        finally:
+            self.forget()
+
+    async def resume(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Go on after a first attempt on the fast path that failed and is tried again."""
+        try:
+            await self.pause()
+        except BaseException:
+            self.forget()
+            raise
+        return await self.run(func, args, kwargs)
+
+    def forget(self) -> None:
+        """Drop the last error: it holds the frames of this call, and they hold the call."""
+        self._error = None
+
+    # -- admission -------------------------------------------------------------------------------------------------
+
+    async def enter(self) -> Guard:
+        """
+        Take a permit and return the guard for the next attempt.
+
+        Raises:
+            CallRejected: No attempt was made and none may be.
+            BaseException: A further attempt is refused: the last error of the provider.
+        """
+        answer = await self._admitted()
+        if isinstance(answer, CallRejected):
+            raise self._refused(answer)
+        self._permit = answer
+        self._charge = None  # the retry leaves: what it cost stays spent
+        self.attempt += 1
+        return self._guard()
+
+    async def _admitted(self) -> Permit | CallRejected:
+        runtime, waited = self.runtime, 0.0
+        while True:
+            now = runtime.clock()
+            if now >= self._ends - SLACK:
+                overdue = f"it passed {now - self._ends:.3g} s ago"
+                return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
+            if (refusal := runtime.peek(now)) is not None and not self._borrows():
+                return runtime.breaker.refused(refusal)
+            wait = runtime.gate_wait(now) if runtime.settings.gate.enabled else 0.0
+            if not wait:
+                answer = runtime.acquire(self._task, now)
+                return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
+            if (rejection := self._too_long(wait, waited, now)) is not None:
+                return rejection
+            try:
+                await anyio.sleep(wait)
+            except BaseException:
+                self.charge_back()
+                raise
+            waited += wait
+
+    def _too_long(self, wait: float, waited: float, now: float) -> CallRejected | None:
+        runtime = self.runtime
+        longest, left = runtime.settings.gate.max_wait, runtime.gate_left(now)
+        if waited + left > longest:
+            return ProviderGated(runtime.name, Reason.PROVIDER_GATED, left, f"waiting is limited to {longest:g} s")
+        if wait >= self._remaining(now):
+            figures = "its end lies behind the caller's deadline"
+            return ProviderGated(runtime.name, Reason.DEADLINE_WOULD_PASS, left, figures)
+        return None
+
+    def _refused(self, rejection: CallRejected) -> BaseException:
+        """Return what to raise when the next attempt is refused: the last error, if there was one."""
+        if self._error is None or self._failure is None:
+            return self.runtime.reject(rejection, self.plan.operation)
+        self.charge_back()
+        self._give_up(self._error, self._failure, rejection.reason)
+        if self.plan.standard:
+            standard = ProviderError(self._failure)
+            standard.__cause__ = self._error
+            return standard
+        return self._error
+
+    def _borrows(self) -> bool:
+        return self._task in self.runtime.probing
+
+    def _may_wait(self, wait: float, waited: float, now: float) -> None:
+        longest = self.runtime.settings.gate.max_wait
+        left = self.runtime.gate_left(now)
+        if waited + left > longest:
+            figures = f"waiting is limited to {longest:g} s"
+            raise ProviderGated(self.runtime.name, Reason.PROVIDER_GATED, left, figures)
+        if wait >= self._remaining(now):
+            figures = "its end lies behind the caller's deadline"
+            raise ProviderGated(self.runtime.name, Reason.DEADLINE_WOULD_PASS, left, figures)
+
+    def _guard(self) -> Guard:
+        plan = self.plan
+        now = self.runtime.clock()
+        limit = min(plan.limit, self._ends - now)
+        return guard(
+            self.lane,
+            began=now,
+            limit=limit if limit < plan.limit - SLACK else plan.limit,
+            provider=self.runtime.name,
+            operation=plan.operation,
+            scope=plan.scope if limit >= plan.limit - SLACK else "total",
+            task=self._task,
+        )
+
+    def _remaining(self, now: float) -> float:
+        """Return the seconds until the earliest deadline anybody set around this call."""
+        ends = min(self._ends, outer_deadline(self._task, self.lane.loop))
+        return min(ends - now, anyio.current_effective_deadline() - anyio.current_time())
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def succeeded(self, began: float) -> None:
+        """Return the permit of an attempt that succeeded."""
+        runtime = self.runtime
+        now = runtime.clock()
+        self._release(Verdict.SUCCESS, began, now, None)
+        if self.attempt > 1:
+            runtime.recovered += 1
+            runtime.bus.emit(
+                CallRecovered(
+                    provider=runtime.name,
+                    operation=self.plan.operation,
+                    time=runtime.wall_clock(),
+                    attempts=self.attempt,
+                    duration=now - self.began,
+                )
+            )
+
+    def failed(
+        self, error: BaseException, began: float, limit: float, *, expired: bool, permit: Permit | None = None
+    ) -> bool:
+        """
+        Return the permit of an attempt that failed, and decide what follows.
+
+        Args:
+            error: What came out of the attempt; our own timeout already as `CallTimeout`.
+            began: When the attempt began.
+            limit: How long it could have lasted, in seconds.
+            expired: Whether our own limit interrupted it.
+            permit: The permit, if it was not taken by `enter`.
+
+        Returns:
+            Whether another attempt follows, after `pause`.
+        """
+        if permit is not None:
+            self._permit = permit
+        runtime = self.runtime
+        now = runtime.clock()
+        if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
+            self._release(Verdict.IGNORED, began, now, None)
+            return False
+        nested = self._was_retried_inside(error, began)
+        failure = runtime.classify(error)
+        failure = failure.attributed(
+            provider=runtime.name, operation=self.plan.operation, attempts=self.attempt, time=runtime.wall_clock()
+        )
+        # A limit that the caller's deadline cut short says little: only that the attempt was slow, if it was.
+        cut_short = expired and limit < self.plan.limit
+        verdict = Verdict.IGNORED if cut_short or nested else runtime.breaker.verdict(error, failure)
+        self._release(verdict, began, now, failure)
+        if expired:
+            self._tell_timeout(error, now - began)
+        if not nested:
+            runtime.obey(failure, now)
+        self._tell_failure(failure, now - began)
+        reason = Reason.ALREADY_RETRIED if nested else self._schedule(failure, now)
+        if reason is not None:
+            self._give_up(error, failure, reason)
+            return False
+        self._error, self._failure = error, failure
+        return True
+
+    def _release(self, verdict: Verdict, began: float, now: float, failure: Failure | None) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            slow = now - began >= self.plan.slow_after
+            self.runtime.settle(permit, verdict, now, slow=slow, failure=failure, task=self._task)
+
+    def _was_retried_inside(self, error: BaseException, began: float) -> bool:
+        """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
+        mark = getattr(error, "__resilience_spent__", None)
+        return mark is not None and mark[:2] == (self.runtime.name, id(self._task)) and mark[2] > began
+
+    def _schedule(self, failure: Failure, now: float) -> Reason | None:
+        """Schedule another attempt and pay for it, or return why not."""
+        runtime, plan = self.runtime, self.plan
+        decision = plan.retry.decide(
+            failure,
+            attempt=self.attempt,
+            idempotent=plan.idempotent,
+            previous=self._delay,
+            can_refresh=plan.refresh is not None,
+        )
+        if decision.reason is not None:
+            return decision.reason
+        delay = decision.delay
+        if now + delay >= self._ends - SLACK or delay >= self._remaining(now):
+            return Reason.DEADLINE_WOULD_PASS
+        refusal = runtime.peek(now + delay)
+        if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._borrows():
+            return refusal.reason
+        if runtime.gate_left(now) > delay + runtime.settings.gate.max_wait:
+            return Reason.PROVIDER_GATED
+        if runtime.settings.budget.enabled:
+            self._charge = runtime.charge(now)
+            if self._charge is None:
+                return Reason.RETRY_BUDGET_EXHAUSTED
+        self._delay = delay
+        runtime.retries += 1
+        runtime.bus.emit(
+            RetryScheduled(
+                provider=runtime.name,
+                operation=plan.operation,
+                time=failure.time,
+                failure=failure,
+                attempt=self.attempt + 1,
+                max_attempts=plan.retry.settings.max_attempts,
+                delay=delay,
+            )
+        )
+        return None
+
+    async def pause(self) -> None:
+        """Sleep until the next attempt, and renew credentials if they were refused."""
+        try:
+            refresh = self.plan.refresh
+            if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
+                await refresh()
+            await anyio.sleep(self._delay)
+        except BaseException:
+            self.charge_back()
+            raise
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether an attempt has failed and another one is due."""
+        return self._error is not None
+
+    def charge_back(self) -> None:
+        """Give back what a retry cost that will not leave."""
+        charge, self._charge = self._charge, None
+        if charge is not None:
+            self.runtime.refund(charge)
+
+    # -- giving up -------------------------------------------------------------------------------------------------
+
+    def _give_up(self, error: BaseException, failure: Failure, reason: Reason) -> None:
+        """Leave on *error* what a reader and an outer call need to know, and tell the listeners."""
+        runtime = self.runtime
+        now = runtime.clock()
+        attach(error, failure)
+        annotate(error, f"{runtime.name}: {attempts_note(failure, self.attempt, reason)}")
+        _mark(error, (runtime.name, id(self._task), now))
+        runtime.exhausted += failure.retryable
+        self._failure = failure
+        runtime.bus.emit(
+            CallFailed(
+                provider=runtime.name,
+                operation=self.plan.operation,
+                time=failure.time,
+                failure=failure,
+                attempts=self.attempt,
+                duration=now - self.began,
+                reason=reason,
+                error=error,
+            )
+        )
+
+    def raise_as_asked(self, error: BaseException, func: object = None) -> None:
+        """Raise what stands for *error* where it is not the error itself."""
+        if isinstance(error, TypeError):
+            explain_misuse(error, func)
+        elif self.plan.standard and self._failure is not None and isinstance(error, Exception):
+            if not isinstance(error, CallTimeout | CallRejected):
+                raise ProviderError(self._failure) from error
+
+    def _tell_timeout(self, error: BaseException, duration: float) -> None:
+        runtime = self.runtime
+        runtime.timeouts += 1
+        runtime.bus.emit(
+            AttemptTimedOut(
+                provider=runtime.name,
+                operation=self.plan.operation,
+                time=runtime.wall_clock(),
+                attempt=self.attempt,
+                scope=error.args[2],
+                limit=error.args[3],
+                duration=duration,
+            )
+        )
+
+    def _tell_failure(self, failure: Failure, duration: float) -> None:
+        runtime = self.runtime
+        runtime.bus.emit(
+            AttemptFailed(
+                provider=runtime.name,
+                operation=self.plan.operation,
+                time=failure.time,
+                failure=failure,
+                attempt=self.attempt,
+                duration=duration,
+            )
+        )
+
+
+def _mark(error: BaseException, mark: tuple[str, int, float]) -> None:
+    try:
+        error.__resilience_spent__ = mark  # type: ignore[attr-defined]
+    except AttributeError:
+        pass  # an exception with slots only: an outer call of the same provider may try again
+
+
+def explain_misuse(error: TypeError, func: object) -> None:
+    """
+    Raise a clearer error if *error* says that *func* is not what `execute` takes.
+
+    Only an error that was raised by the call or the ``await`` itself is looked at, never one from inside *func*.
+    """
+    traceback = error.__traceback__
+    if func is None or traceback is None or traceback.tb_next is not None:
+        return
+    name = getattr(func, "__qualname__", None) or type(func).__name__
+    if inspect.iscoroutine(func):
+        func.close()
+        raise TypeError(
+            f"execute() takes a function and its arguments, not a coroutine: "
+            f"write execute({name}, ...) instead of execute({name}(...))"
+        ) from None
+    if not callable(func):
+        raise TypeError(f"execute() takes an async function and its arguments, not {type(func).__name__}") from None
+    if "await" in str(error):
+        raise TypeError(
+            f"execute() awaits what {name} returns, and that cannot be awaited. If {name} is a synchronous function, "
+            f"write execute(anyio.to_thread.run_sync, {name}, ...)"
+        ) from None

@@ -1,0 +1,168 @@
+"""
+One attempt under its limit, away from the fast path: on asyncio by a lane's timer, on trio by its cancel scope.
+
+A guard is a synchronous context manager, so the same one serves a coroutine that awaits the user's function and an
+``async with`` block whose body is the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from asyncio import CancelledError, Task
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from resilience.errors import CallTimeout
+from resilience.lane import SLACK, Entry, Lane, lanes_on
+
+if TYPE_CHECKING:
+    import trio
+
+# Deadlines of attempts that run under a guard, by task: what an inner call has to fit into. (The fast path's are in
+# the lanes.) Only the owner adds and removes, so nothing stays behind.
+_outer: dict[object, list[float]] = {}
+
+
+def running_trio() -> Any:
+    """Return the trio module if this code runs under trio, else None; never imports it."""
+    trio_module = sys.modules.get("trio")
+    if trio_module is not None and trio_module.lowlevel.in_trio_run() and trio_module.lowlevel.in_trio_task():
+        return trio_module
+    return None
+
+
+def here() -> tuple[object, Any]:
+    """
+    Return the current task and its asyncio loop, or the current trio task and None.
+
+    Raises:
+        RuntimeError: There is no running asyncio or trio task.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is not None and (task := asyncio.current_task(loop)) is not None:
+        return task, loop
+    if trio_module := running_trio():
+        return trio_module.lowlevel.current_task(), None
+    raise RuntimeError("a provider's calls are awaited in an asyncio or trio task, and none is running here")
+
+
+class Guard(Protocol):
+    """One attempt under its limit."""
+
+    began: float
+    limit: float
+    expired: bool
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def guard(lane: Lane, *, began: float, limit: float, provider: str, operation: str, scope: str, task: object) -> Guard:
+    """Return a guard for one attempt of *task*, which begins at *began* and may last *limit* seconds."""
+    kind = AsyncioGuard if lane.loop is not None else TrioGuard
+    return kind(lane, began=began, limit=limit, what=(provider, operation, scope), task=task)
+
+
+def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> float:
+    """Return the earliest moment at which an attempt that *task* is already in will be interrupted."""
+    earliest = min(_outer.get(task, ()), default=math.inf)
+    if isinstance(task, Task):
+        for lane in lanes_on(loop):
+            earliest = min(earliest, lane.live.get(task, math.inf) + lane.limit)
+    return earliest
+
+
+class _Base:
+    """What both guards do: keep the attempt's entry in its lane and its deadline with its task."""
+
+    __slots__ = ("_entry", "_lane", "_task", "_what", "began", "expired", "limit")
+
+    def __init__(self, lane: Lane, *, began: float, limit: float, what: tuple[str, str, str], task: object) -> None:
+        self._lane = lane
+        self._what = what
+        self._task = task
+        self.began = began
+        self.limit = limit
+        self.expired = False
+        self._entry = Entry(task if isinstance(task, Task) else None, own_limit=limit != lane.limit)
+
+    def _begin(self) -> None:
+        self._lane.begin(self._entry, self.began)
+        _outer.setdefault(self._task, []).append(self.began + self.limit)
+
+    def _end(self) -> bool:
+        deadlines = _outer[self._task]
+        deadlines.pop()
+        if not deadlines:
+            del _outer[self._task]
+        return self._lane.end(self._entry)
+
+    def _timeout(self) -> CallTimeout:
+        self.expired = True
+        return CallTimeout(*self._what, self.limit, self._lane.clock() - self.began)
+
+
+@final
+class AsyncioGuard(_Base):
+    """Interrupts an attempt exactly as `asyncio.timeout` would."""
+
+    __slots__ = ("_cancelling",)
+
+    def __enter__(self) -> None:
+        task = self._entry.task
+        assert task is not None  # noqa: S101  # asyncio's guard is made for asyncio's tasks
+        self._cancelling = task.cancelling()
+        self._begin()
+        if self._entry.own_limit and self.limit < math.inf:
+            self._entry.timer = self._lane.loop.call_later(max(0.0, self.limit), self._expire)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._entry.timer is not None:
+            self._entry.timer.cancel()
+            self._entry.timer = None
+        task = self._entry.task
+        if self._end() and task is not None and task.uncancel() <= self._cancelling:
+            if isinstance(error, CancelledError):
+                raise self._timeout() from error
+
+    def _expire(self) -> None:
+        lane = self._lane
+        now = lane.clock()
+        left = self.began + self.limit - now
+        if left > SLACK:  # the loop's clock runs ahead of ours
+            self._entry.timer = lane.loop.call_later(left, self._expire)
+        else:
+            lane.mark_late(self._entry, now)
+
+
+@final
+class TrioGuard(_Base):
+    """Interrupts an attempt through a cancel scope of trio's own."""
+
+    __slots__ = ("_scope",)
+
+    def __enter__(self) -> None:
+        import trio
+
+        self._scope: trio.CancelScope = trio.CancelScope()
+        if self.limit < math.inf:
+            self._scope.deadline = trio.current_time() + self.limit
+        self._begin()
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._scope.__exit__(kind, error, traceback)
+        finally:
+            self._end()
+        if self._scope.cancelled_caught:
+            raise self._timeout() from error

@@ -1,0 +1,252 @@
+"""
+The live attempts of one provider on one event loop, and the one timer that watches over all of them.
+
+Attempts with the same limit expire in the order in which they began, so an ordered dict and a single loop timer
+serve any number of them: beginning an attempt is one dict entry, ending it removes the entry, and only the timer
+looks at the head. The dict is also the number of calls in flight, and its head the oldest one, both for free.
+
+======================  ===========================================================================================
+value of an entry       meaning
+======================  ===========================================================================================
+a time                  the attempt began then; the entry belongs to whoever put it there, who alone removes it
+`LATE`                  its limit has passed and the timer has cancelled its task, once
+======================  ===========================================================================================
+
+The key is the task itself on the fast path. Where a task already has an entry (a nested call of the same provider)
+or where the attempt needs a limit of its own, the key is an `Entry`.
+
+Whose cancellation was it? The protocol of `asyncio.Timeout`: remember ``task.cancelling()`` before; afterwards, if the
+timer marked the entry late, ``task.uncancel()`` must come back to no more than before. Then it was ours alone and
+becomes a `CallTimeout`; otherwise the caller wanted it too, and it stays a cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from weakref import WeakKeyDictionary, WeakSet
+
+from resilience._core.circuit import Period
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task, TimerHandle
+
+LATE: Final = -math.inf
+"""What stands in place of a start time once the attempt was cancelled for being late."""
+
+# The loop may run a timer up to its own resolution early; `asyncio.timeout` works within the same slack.
+SLACK: Final = 1e-9
+
+# Attempts that cross the line to "slow" are noticed in steps of this share of the line, so that a storm of hanging
+# calls costs a few scans and not one scan a call.
+_SLOW_STEP: Final = 0.05
+
+# An interrupted attempt that has not ended after this many seconds is reported as overdue.
+_GRACE: Final = 1.0
+
+# `asyncio.current_task` is Python code before 3.12 and costs as much as everything else here together. Its C
+# replacement takes the same argument and gives the same answer: the task that *loop* is running, or None.
+if sys.version_info >= (3, 12):
+    task_of: Callable[[AbstractEventLoop], Task[Any] | None] = asyncio.current_task
+else:
+    task_of = asyncio.tasks._current_tasks.get
+
+get_ident = threading.get_ident
+
+_lanes: WeakKeyDictionary[AbstractEventLoop, WeakSet[Lane]] = WeakKeyDictionary()
+
+
+class Watcher(Protocol):
+    """What a lane tells its provider's runtime."""
+
+    def hanging(self, count: int, now: float) -> None:
+        """*count* attempts are slow already and still running."""
+
+    def overdue(self, seconds: float) -> None:
+        """An attempt has ignored its cancellation for *seconds*."""
+
+
+def lanes_on(loop: AbstractEventLoop | None) -> list[Lane]:
+    """Return the lanes of all providers on *loop*: asked only before somebody sleeps."""
+    return list(_lanes.get(loop, ())) if loop is not None else []
+
+
+@final
+class Entry:
+    """A key for an attempt that cannot use its task as the key."""
+
+    __slots__ = ("own_limit", "task", "timer")
+
+    def __init__(self, task: Task[Any] | None, *, own_limit: bool) -> None:
+        self.task = task
+        self.own_limit = own_limit
+        self.timer: TimerHandle | None = None
+
+
+@final
+class Lane:
+    """
+    One provider's attempts on one event loop, for one length of attempt.
+
+    A lane is used by its loop's thread alone. Other threads only read it, and set *door* and *turn_at*, which are
+    copies of what the circuit says, kept here because the fast path reads them on every call.
+
+    Args:
+        watcher: Whom to tell of hanging and overdue attempts.
+        loop: The asyncio loop; None on any other, where attempts are only counted.
+        clock: The provider's monotonic clock.
+        limit: How long each attempt may last, in seconds.
+        slow_after: From what age on an attempt is slow, in seconds.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_late",
+        "_slow_due",
+        "_watcher",
+        "clock",
+        "door",
+        "limit",
+        "live",
+        "loop",
+        "seen",
+        "slow_after",
+        "successes",
+        "thread",
+        "timer",
+        "turn_at",
+    )
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        loop: AbstractEventLoop | None,
+        clock: Callable[[], float],
+        *,
+        limit: float,
+        slow_after: float,
+    ) -> None:
+        self.door: Period | None = None
+        self.turn_at = -math.inf
+        self.thread = get_ident()
+        self.loop: Any = loop  # Any: the fast path compares it before it uses it
+        self.clock = clock
+        self.limit = limit
+        self.slow_after = slow_after
+        self.live: dict[Task[Any] | Entry, float] = {}
+        self.successes = 0
+        self.seen = 0
+        self.timer: TimerHandle | None | bool = None if self._needs_timer(loop) else True
+        self._watcher = watcher
+        self._late: dict[Task[Any] | Entry, float] = {}
+        self._slow_due = math.inf
+        if loop is not None:
+            _lanes.setdefault(loop, WeakSet()).add(self)
+
+    def _needs_timer(self, loop: AbstractEventLoop | None) -> bool:
+        return loop is not None and min(self.limit, self.slow_after) < math.inf
+
+    # -- entries ---------------------------------------------------------------------------------------------------
+
+    def begin(self, key: Task[Any] | Entry, began: float) -> None:
+        """Enter an attempt that begins at *began*. (The fast path does the same by hand.)"""
+        self.live[key] = began
+        if self.timer is None:
+            self.arm(began)
+
+    def end(self, key: Task[Any] | Entry) -> bool:
+        """Remove an attempt; return whether it was late."""
+        if self.live.pop(key) != LATE:
+            return False
+        self._late.pop(key, None)
+        return True
+
+    def forget_late(self, key: Task[Any] | Entry) -> None:
+        """Drop what was kept of a late attempt that its owner has taken out by hand."""
+        self._late.pop(key, None)
+
+    def mark_late(self, key: Task[Any] | Entry, now: float) -> None:
+        """Cancel the task of an attempt whose limit has passed."""
+        if self.live.get(key, LATE) == LATE:
+            return
+        self.live[key] = LATE
+        self._late[key] = now
+        task = key.task if isinstance(key, Entry) else key
+        if task is not None:
+            task.cancel()
+        if self.timer is None:
+            self.arm(now)
+
+    def in_flight(self) -> int:
+        """Return how many attempts are running."""
+        return len(self.live)
+
+    def count_hanging(self, now: float) -> int:
+        """Return how many running attempts are slow already."""
+        line = now - self.slow_after + SLACK
+        # A list of the values is one step that no other thread can divide.
+        return sum(1 for began in list(self.live.values()) if began <= line)
+
+    # -- the timer -------------------------------------------------------------------------------------------------
+
+    def arm(self, now: float) -> None:
+        """Start the timer for the first attempt. While anything is in flight a timer is always running."""
+        self._slow_due = now + self.slow_after
+        self._schedule(min(self.limit, self.slow_after))
+
+    def _schedule(self, seconds: float) -> None:
+        self.timer = self.loop.call_later(max(0.0, seconds), self._wake)
+
+    def _wake(self) -> None:
+        """Cancel what is late, report what hangs, and sleep until the next thing can be due."""
+        self.timer = None
+        now = self.clock()
+        try:
+            self._expire(now)
+            self._report_overdue(now)
+            if now >= self._slow_due - SLACK:
+                self._report_hanging(now)
+        finally:
+            if self.live and self.timer is None and (due := self._next_due()) < math.inf:
+                self._schedule(due - now)
+
+    def _expire(self, now: float) -> None:
+        # Cancelling runs foreign code, which may enter and end attempts: collect first.
+        line = now - self.limit + SLACK
+        expired = []
+        for key, began in self.live.items():
+            if began > line:
+                break
+            if began != LATE and not (isinstance(key, Entry) and key.own_limit):
+                expired.append(key)
+        for key in expired:
+            self.mark_late(key, now)
+
+    def _report_overdue(self, now: float) -> None:
+        overdue = [key for key, since in self._late.items() if now - since >= _GRACE - SLACK]
+        for key in overdue:
+            self._watcher.overdue(now - self._late.pop(key))
+
+    def _report_hanging(self, now: float) -> None:
+        hanging = self.count_hanging(now)
+        young = next((began for began in self.live.values() if began > now - self.slow_after + SLACK), None)
+        crossing = young + self.slow_after if young is not None else now + self.slow_after
+        self._slow_due = max(crossing, now + self.slow_after * _SLOW_STEP)
+        if hanging:
+            self._watcher.hanging(hanging, now)
+
+    def _next_due(self) -> float:
+        """Return when the timer has something to do, while something is in flight."""
+        due = self._slow_due
+        for key, began in self.live.items():
+            if began != LATE and not (isinstance(key, Entry) and key.own_limit):
+                due = min(due, began + self.limit)
+                break
+        for since in self._late.values():
+            due = min(due, since + _GRACE)
+            break
+        return due

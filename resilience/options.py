@@ -1,0 +1,106 @@
+"""What a view of a provider does differently from the provider's settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from resilience._core.words import UNSET, Unset
+from resilience.errors import ConfigurationError
+from resilience.policies.deadline import Deadline
+from resilience.runtime import Plan, ProviderRuntime
+from resilience.settings import RetrySettings
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of one view. `UNSET` is "as the settings have it"."""
+
+    timeout: float | None | Unset = UNSET
+    attempt_timeout: float | None | Unset = UNSET
+    deadline: Deadline | None = None
+    operation: str = ""
+    idempotent: bool | None | Unset = UNSET
+    retry: RetrySettings | bool = True
+    refresh: Callable[[], Awaitable[object]] | None = None
+
+    def changed(self, **given: Any) -> Options:
+        """
+        Return these options with what was *given* in place.
+
+        Raises:
+            ConfigurationError: A value makes no sense.
+        """
+        written = {name: value for name, value in given.items() if value is not UNSET}
+        for name, value in written.items():
+            _CHECKS[name](name, value)
+        return replace(self, **written)
+
+    def plan(self, runtime: ProviderRuntime) -> Plan:
+        """Return what a call under these options is entitled to."""
+        if self == Options(operation=self.operation):
+            return runtime.plan_for(self.operation)
+        retry = None
+        if self.retry is False:
+            retry = RetrySettings(enabled=False)
+        elif isinstance(self.retry, RetrySettings):
+            retry = self.retry
+        return runtime.make_plan(
+            operation=self.operation,
+            retry=retry,
+            attempt_timeout=self.attempt_timeout,
+            total=self.timeout,
+            idempotent=self.idempotent,
+            deadline=self.deadline.at if self.deadline is not None else math.inf,
+            refresh=self.refresh,
+        )
+
+
+def _refuse(name: str, value: object, expected: str, slip: str = "") -> None:
+    raise ConfigurationError(f"with_options({name}={value!r}): expected {expected}" + (f"; {slip}" if slip else ""))
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        _refuse(name, value, "a positive, finite number of seconds", "None means no limit")
+
+
+def _check_deadline(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, Deadline):
+        _refuse(name, value, "a Deadline", "a number of seconds goes into timeout=, or write Deadline(seconds)")
+
+
+def _check_operation(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        _refuse(name, value, "a name")
+
+
+def _check_idempotent(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        _refuse(name, value, "True, False or None")
+
+
+def _check_retry(name: str, value: object) -> None:
+    if not isinstance(value, bool | RetrySettings):
+        _refuse(name, value, "RetrySettings(...), False or True", "a number of attempts is RetrySettings(max_attempts=n)")
+
+
+def _check_refresh(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        _refuse(name, value, "an async function without arguments", "was the function called already?")
+
+
+_CHECKS = {
+    "timeout": _check_seconds,
+    "attempt_timeout": _check_seconds,
+    "deadline": _check_deadline,
+    "operation": _check_operation,
+    "idempotent": _check_idempotent,
+    "retry": _check_retry,
+    "refresh": _check_refresh,
+}

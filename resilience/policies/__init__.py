@@ -1,0 +1,1 @@
+"""The asynchronous side of each policy, each usable on its own."""

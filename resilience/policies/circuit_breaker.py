@@ -1,0 +1,403 @@
+"""
+The circuit breaker: stop calling a provider that fails, and find out gently whether it is back.
+
+The decisions are `resilience._core.circuit`; this is the part that holds a lock, reads the clock, calls the
+function and tells listeners.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import wraps
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, TypeVar, final
+
+from anyio import get_current_task
+
+from resilience._core.circuit import Change, Circuit, CircuitRules, CircuitState, Permit, Refusal
+from resilience._core.words import Reason, Verdict
+from resilience.classify import classify
+from resilience.errors import CircuitOpen, ConfigurationError
+from resilience.events import CallWouldBeRejected, CircuitChanged, EventBus, ProbeLost, process_bus
+from resilience.failure import Failure
+from resilience.settings import BreakerSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreakerSnapshot:
+    """
+    One look at a circuit breaker. JSON-ready through `dataclasses.asdict`.
+
+    Args:
+        name: The breaker's name.
+        state: Its state.
+        retry_after: Seconds until the next probe may leave; None unless open.
+        until: The same as seconds since the Unix epoch, to carry across a restart.
+        evidence: Why it opened last, in figures.
+        failures_in_a_row: Failures since the last success.
+        calls: Calls in the window.
+        failed: Failed calls in the window.
+        slow: Slow calls in the window.
+        probes: Probes in flight.
+        trips: How often it opened since its last long healthy time.
+        stale_results: Results that came too late to count.
+    """
+
+    name: str
+    state: CircuitState
+    retry_after: float | None
+    until: float | None
+    evidence: str
+    failures_in_a_row: int
+    calls: int
+    failed: int
+    slow: int
+    probes: int
+    trips: int
+    stale_results: int
+
+
+def rules_from(settings: BreakerSettings, *, attempt_timeout: float | None, hint_cap: float = 120.0) -> CircuitRules:
+    """Return the figures that *settings* mean for a provider whose attempts may last *attempt_timeout* seconds."""
+    limit = attempt_timeout if attempt_timeout is not None else math.inf
+    slow_after = settings.slow_after if settings.slow_after is not None else limit / 2
+    lease = settings.probe_lease
+    if lease is None:
+        lease = 2 * limit if attempt_timeout is not None else settings.timeout
+    return CircuitRules(
+        failure_threshold=settings.failure_threshold,
+        success_threshold=settings.success_threshold,
+        open_for=settings.timeout,
+        half_open_max_calls=settings.half_open_max_calls,
+        failure_rate=settings.failure_rate,
+        slow_rate=settings.slow_rate,
+        minimum_calls=settings.minimum_calls,
+        window=settings.window,
+        window_calls=settings.window_calls,
+        slow_after=slow_after,
+        jitter=settings.jitter,
+        growth=settings.growth,
+        max_open_for=settings.max_timeout,
+        hint_cap=hint_cap,
+        probe_lease=lease,
+        per_kind={kind.value: limit for kind, limit in settings.per_kind.items()},
+        shadow=settings.mode == "shadow",
+    )
+
+
+def initial_state(settings: BreakerSettings) -> CircuitState:
+    """Return the state that a new breaker with *settings* starts in."""
+    if not settings.enabled or settings.mode == "disabled":
+        return CircuitState.DISABLED
+    return CircuitState.FORCED_OPEN if settings.mode == "forced_open" else CircuitState.CLOSED
+
+
+class _Told(NamedTuple):
+    """What the listeners are still to be told."""
+
+    changes: list[Change]
+    lost: int
+    spared: Reason | None
+
+
+def _nothing() -> None:
+    """Nobody counts beside us, and nobody keeps a copy of our door."""
+
+
+@final
+class CircuitBreaker:
+    """
+    Stops calls to a provider that keeps failing.
+
+    Use it as ``await breaker.call(fn, ...)``, as ``async with breaker:``, or as a decorator.
+
+    Args:
+        name: What it protects; it stands in errors, events and logs. Default: ``"circuit"``.
+        settings: Thresholds and times. Default: `BreakerSettings()`.
+        attempt_timeout: How long a call usually may last, in seconds; half of it is "slow" and twice of it a
+            probe's lease, unless the settings say otherwise. Default: 30.
+        hint_cap: The longest pause that a provider's hint may ask for, in seconds. Default: 120.
+        clock: A monotonic clock in seconds. Default: `time.monotonic`.
+        wall_clock: Seconds since the Unix epoch, for snapshots and events. Default: `time.time`.
+        rng: Draws the jitter of the open time. Default: a fresh `random.Random`.
+        bus: Where to tell events. Default: a bus of its own below the process-wide one.
+        absorb: Called under the lock before each decision; adds successes that were counted elsewhere.
+        refresh: Called under the lock after each decision that may have changed the state.
+
+    Raises:
+        ConfigurationError: *name* is not a string.
+    """
+
+    __slots__ = (
+        "_absorb",
+        "_clock",
+        "_entered",
+        "_live",
+        "_refresh",
+        "_rng",
+        "_wall_clock",
+        "bus",
+        "circuit",
+        "lock",
+        "name",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        name: str = "circuit",
+        settings: BreakerSettings | None = None,
+        *,
+        attempt_timeout: float | None = 30.0,
+        hint_cap: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        bus: EventBus | None = None,
+        absorb: Callable[[], None] = _nothing,
+        refresh: Callable[[], None] = _nothing,
+    ) -> None:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a circuit breaker's name is a string, not {name!r}: did the settings come first?")
+        self.name = name
+        self.settings = settings if settings is not None else BreakerSettings()
+        self.bus = bus if bus is not None else EventBus(process_bus)
+        self.lock: AbstractContextManager[Any] = threading.Lock()
+        rules = rules_from(self.settings, attempt_timeout=attempt_timeout, hint_cap=hint_cap)
+        self.circuit = Circuit(rules, clock(), state=initial_state(self.settings))
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._rng = rng if rng is not None else random.Random()
+        self._absorb = absorb
+        self._refresh = refresh
+        self._entered: dict[int, list[tuple[Permit, float]]] = {}
+        self._live: dict[Permit, float] = {}  # in order of start, so that a hang is seen while it lasts
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> CircuitState:
+        """The present state."""
+        return self.circuit.state
+
+    def snapshot(self) -> CircuitBreakerSnapshot:
+        """Return the state and its figures as they are now."""
+        with self.lock:
+            self._absorb()
+            now, circuit = self._clock(), self.circuit
+            calls, failed, slow = circuit.counts(now)
+            left = max(0.0, circuit.until - now) if circuit.state is CircuitState.OPEN else None
+            return CircuitBreakerSnapshot(
+                name=self.name,
+                state=circuit.state,
+                retry_after=left,
+                until=self._wall_clock() + left if left is not None else None,
+                evidence=str(circuit.evidence),
+                failures_in_a_row=circuit.failures_in_a_row,
+                calls=calls,
+                failed=failed,
+                slow=slow,
+                probes=circuit.probes,
+                trips=circuit.trips,
+                stale_results=circuit.stale,
+            )
+
+    def __repr__(self) -> str:
+        now = self.snapshot()
+        when = f", next probe in {now.retry_after:.1f} s" if now.retry_after is not None else ""
+        figures = f"{now.failed}/{now.calls} failed" if now.calls else f"{now.failures_in_a_row} failures in a row"
+        return f"<CircuitBreaker {self.name!r} {now.state.upper()}{when}, {figures}>"
+
+    # -- by hand ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Refuse every call until `close` or `reset` is called: for an operator who knows more."""
+        self._decide(lambda now: self.circuit.force_open())
+
+    def close(self) -> None:
+        """Admit calls again at once, with an empty window."""
+        self._decide(self.circuit.close)
+
+    def reset(self) -> None:
+        """Return to the state that the settings ask for and forget all evidence."""
+        self._decide(lambda now: self.circuit.reset(now, initial_state(self.settings)))
+
+    def start_anew(self) -> None:
+        """Forget everything without telling anybody: in a forked child, none of it happened."""
+        self.circuit = Circuit(self.circuit.rules, self._clock(), state=initial_state(self.settings))
+        self._live.clear()
+        self._entered.clear()
+
+    def restore(self, snapshot: CircuitBreakerSnapshot) -> None:
+        """
+        Continue from a snapshot that another process took.
+
+        State, remaining open time and trips are carried; the window starts empty, since its calls are not known.
+
+        Raises:
+            TypeError: *snapshot* is not a `CircuitBreakerSnapshot`.
+        """
+        if not isinstance(snapshot, CircuitBreakerSnapshot):
+            raise TypeError(f"restore() takes what snapshot() returned, not {snapshot!r}")
+        left = snapshot.until - self._wall_clock() if snapshot.until is not None else 0.0
+        self._decide(lambda now: self.circuit.restore(snapshot.state, now, remaining=left, trips=snapshot.trips))
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+
+    def acquire(self, now: float) -> Permit | Refusal:
+        """Admit one attempt at *now*, or say why not. Every permit must be given back with `release`."""
+        with self.lock:
+            self._absorb()
+            answer = self.circuit.acquire(now)
+            told = self._settle()
+        self._tell(told)
+        return answer
+
+    def release(
+        self, permit: Permit, verdict: Verdict, now: float, *, slow: bool = False, failure: Failure | None = None
+    ) -> None:
+        """Return *permit* with the outcome of the attempt. Releasing twice does nothing."""
+        kind = failure.kind.value if failure is not None else ""
+        hint = failure.retry_after if failure is not None else None
+        with self.lock:
+            self._absorb()
+            self.circuit.release(permit, verdict, now, self._rng, slow=slow, kind=kind, hint=hint)
+            told = self._settle()
+        self._tell(told)
+
+    def judge_in_flight(self, hanging: int, now: float) -> None:
+        """Count *hanging* live calls as slow already, and open if they break the slow rule."""
+        with self.lock:
+            self._absorb()
+            self.circuit.judge_in_flight(hanging, now, self._rng)
+            told = self._settle()
+        self._tell(told)
+
+    def verdict(self, error: BaseException, failure: Failure) -> Verdict:
+        """Return what *error* says about the provider, after the exclusions in the settings."""
+        for rule in self.settings.ignore:
+            if isinstance(rule, str):
+                matches = rule == failure.kind
+            elif isinstance(rule, type):
+                matches = isinstance(error, rule)
+            else:
+                matches = rule(error)
+            if matches:
+                return Verdict.IGNORED
+        return failure.verdict
+
+    def refused(self, refusal: Refusal) -> CircuitOpen:
+        """Return the exception that tells of *refusal*."""
+        return CircuitOpen(self.name, refusal.reason, refusal.retry_after, refusal.evidence)
+
+    def _decide(self, decision: Callable[[float], None]) -> None:
+        with self.lock:
+            self._absorb()
+            decision(self._clock())
+            told = self._settle()
+        self._tell(told)
+
+    def _settle(self) -> _Told | None:
+        """Collect what the circuit left to be told. Called under the lock."""
+        circuit = self.circuit
+        self._refresh()
+        if not circuit.changes and not circuit.lost and circuit.spared is None:
+            return None
+        told = _Told(circuit.changes, circuit.lost, circuit.spared)
+        circuit.changes, circuit.lost, circuit.spared = [], 0, None
+        return told
+
+    def _tell(self, told: _Told | None) -> None:
+        """Tell the listeners, after the lock was left: they may read snapshots and may call back."""
+        if told is None:
+            return
+        time_ = self._wall_clock()
+        for _ in range(told.lost):
+            self.bus.emit(ProbeLost(provider=self.name, time=time_))
+        if told.spared is not None:
+            self.bus.emit(CallWouldBeRejected(provider=self.name, time=time_, reason=told.spared))
+        for change in told.changes:
+            self.bus.emit(
+                CircuitChanged(
+                    provider=self.name,
+                    time=time_,
+                    before=change.before,
+                    after=change.after,
+                    reason=change.evidence.rule,
+                    figures=str(change.evidence),
+                    retry_after=change.retry_after,
+                )
+            )
+
+    # -- using it alone --------------------------------------------------------------------------------------------
+
+    async def call(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Await ``func(*args, **kwargs)`` if the circuit admits it.
+
+        Raises:
+            CircuitOpen: It does not.
+        """
+        permit, began = self._begin()
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            self._end(permit, began, error)
+            raise
+        self._end(permit, began, None)
+        return result
+
+    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate *func* so that each call of it goes through `call`."""
+
+        @wraps(func)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.call(func, *args, **kwargs)
+
+        return guarded
+
+    async def __aenter__(self) -> None:
+        # The breaker is shared, so what it handed out is kept by task; one task leaves in the reverse order.
+        entry = self._begin()
+        self._entered.setdefault(get_current_task().id, []).append(entry)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = get_current_task().id
+        entries = self._entered[task]
+        permit, began = entries.pop()
+        if not entries:
+            del self._entered[task]
+        self._end(permit, began, error)
+
+    def _begin(self) -> tuple[Permit, float]:
+        now = self._clock()
+        slow_after = self.circuit.rules.slow_after
+        hanging = sum(1 for began in self._live.values() if now - began >= slow_after)
+        if hanging:
+            self.judge_in_flight(hanging, now)
+        answer = self.acquire(now)
+        if isinstance(answer, Refusal):
+            raise self.refused(answer)
+        self._live[answer] = now
+        return answer, now
+
+    def _end(self, permit: Permit, began: float, error: BaseException | None) -> None:
+        del self._live[permit]
+        now = self._clock()
+        slow = now - began >= self.circuit.rules.slow_after
+        if error is None:
+            self.release(permit, Verdict.SUCCESS, now, slow=slow)
+        else:
+            failure = classify(error)
+            self.release(permit, self.verdict(error, failure), now, slow=slow, failure=failure)

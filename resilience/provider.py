@@ -1,0 +1,314 @@
+"""
+The front door: `ResilientProvider`.
+
+`ResilientProvider.execute` is written for the case that nothing is wrong. One test at the door (is the lane's door
+open, and is this the lane's thread and loop?) and one at the exit (same period, same window bucket, not slow) are all
+that a successful call pays for, beside its entry in the lane. Everything else is a `Call`, one frame further down.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError, Task
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, final
+
+from resilience import registry as _registry
+from resilience._core.circuit import Period, Permit
+from resilience._core.words import UNSET, Unset, Verdict
+from resilience.attempts import Attempts
+from resilience.call import Call
+from resilience.classify import Rule
+from resilience.errors import CallTimeout
+from resilience.events import Event, Listener
+from resilience.lane import Lane, get_ident, task_of
+from resilience.options import Options
+from resilience.outcome import Outcome
+from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.deadline import Deadline
+from resilience.registry import ProviderRegistry, default_registry
+from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
+from resilience.runtime import NO_LANE, ProviderRuntime
+from resilience.settings import RetrySettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@final
+class ResilientProvider:
+    """
+    A handle on one provider: calls made through it are protected.
+
+    A handle is cheap, so make one where you need it. All handles of one name in one registry share one state; two
+    names share nothing.
+
+    Args:
+        name: The provider's name: ``a-z``, ``0-9``, ``_``, ``.`` and ``-``.
+        endpoint: Narrows it to a region, host or key: own breaker and window, the provider's gate and retry budget.
+        registry: Where its state lives. Default: the registry of this process, built from the environment.
+
+    Raises:
+        ConfigurationError: The name is not one, or the environment holds something that makes no sense.
+    """
+
+    __slots__ = ("_lane", "_options", "_plan", "_runtime")
+
+    def __init__(self, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None) -> None:
+        if registry is None:
+            registry = _registry.current or default_registry()
+        # A name that is known needs no check.
+        runtime = registry.runtimes.get(name) if endpoint is None and name.__class__ is str else None
+        if runtime is None:
+            runtime = registry.runtime(name, endpoint)
+        self._runtime = runtime
+        self._lane = runtime.lane
+        self._plan = runtime.plan
+        self._options: Options | None = None
+
+    # -- calling ---------------------------------------------------------------------------------------------------
+
+    async def execute(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Await ``func(*args, **kwargs)`` under the provider's breaker, retries, deadlines and gate.
+
+        Args:
+            func: An async function, or anything that returns an awaitable when called.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments, all of them: options for us go into `with_options`.
+
+        Returns:
+            What *func* returned.
+
+        Raises:
+            Exception: The provider's own error, unchanged, when it is final; a note counts the attempts.
+            CallRejected: The call was refused before it left, for example as `CircuitOpen`.
+            CallTimeout: Our own deadline interrupted it.
+            TypeError: *func* is a synchronous function or a coroutine.
+        """
+        lane = self._lane
+        period = lane.door
+        if period is None:
+            rejection = self._runtime.rejection()
+            if rejection is not None:
+                raise rejection
+            return await self._look_closer(func, args, kwargs)
+        if get_ident() != lane.thread or (task := task_of(lane.loop)) is None or task in lane.live:
+            return await self._look_closer(func, args, kwargs)
+        live = lane.live
+        live[task] = began = lane.clock()
+        if lane.timer is None:
+            lane.arm(began)
+        cancelling = task.cancelling()
+        try:
+            result = await (func(*args, **kwargs) if kwargs else func(*args))  # type: ignore[call-arg]
+        except BaseException as error:
+            call = self._failed(error, func, lane, task, cancelling, period, began)
+            if call is None:
+                raise
+        else:
+            now = lane.clock()
+            mark = live.pop(task)
+            if mark is began and lane.door is period and now < lane.turn_at and now - began < lane.slow_after:
+                lane.successes += 1
+            else:
+                self._ended(lane, task, period, began, now, late=mark is not began)
+            return result
+        return await call.resume(func, args, kwargs)
+
+    async def try_execute(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """
+        Like `execute`, but return how the call ended as a value.
+
+        Never raises, but for cancellation and its like (`BaseException`). A rejection costs no raised exception.
+        """
+        if self._lane.door is None and (rejection := self._runtime.rejection()) is not None:
+            return Outcome(None, rejection)
+        try:
+            return Outcome(await self.execute(func, *args, **kwargs))
+        except Exception as error:
+            return Outcome(None, error)
+
+    def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """
+        Decorate *func* so that each call of it goes through `execute`; its signature stays.
+
+        Raises:
+            TypeError: *func* cannot be called.
+        """
+        if not callable(func):
+            raise TypeError(f"wrap() takes an async function, not {type(func).__name__}")
+
+        @wraps(func)
+        async def protected(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.execute(func, *args, **kwargs)
+
+        return protected
+
+    def attempts(self) -> Attempts:
+        """
+        Iterate over the attempts of one call whose body is a block instead of a function::
+
+            async for attempt in provider.attempts():
+                async with attempt:
+                    reply = await client.get(url)
+
+        A failure that is worth another attempt is swallowed by the block and the iteration goes on; the last one
+        comes out. Nothing is held between iterations, so leaving by ``break`` or ``return`` leaks nothing.
+        """
+        return Attempts(self._current(), self._plan)
+
+    # -- options ---------------------------------------------------------------------------------------------------
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None | Unset = UNSET,
+        attempt_timeout: float | None | Unset = UNSET,
+        deadline: Deadline | None | Unset = UNSET,
+        operation: str | Unset = UNSET,
+        idempotent: bool | None | Unset = UNSET,
+        retry: RetrySettings | bool | Unset = UNSET,
+        refresh: Callable[[], Awaitable[object]] | None | Unset = UNSET,
+    ) -> ResilientProvider:
+        """
+        Return a view of this provider: the same state, other options. What is not given stays as it is.
+
+        Args:
+            timeout: The whole call, retries and waits included, in seconds. None: no limit.
+            attempt_timeout: One attempt, in seconds. None: no limit.
+            deadline: A `Deadline` that no attempt, wait or retry may pass. None: none.
+            operation: What is being called, such as ``"embeddings"``: picks its settings, and names it in events.
+            idempotent: Whether repeating the call is harmless. False: only what was surely not sent is sent again.
+                None: every failure that is worth it is retried.
+            retry: Other retry settings; False: none; True: as the settings have it.
+            refresh: Renews credentials; awaited once before the one retry that an authentication error gets.
+
+        Raises:
+            ConfigurationError: A value makes no sense.
+        """
+        options = (self._options or Options()).changed(
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            deadline=deadline,
+            operation=operation,
+            idempotent=idempotent,
+            retry=retry,
+            refresh=refresh,
+        )
+        view = object.__new__(ResilientProvider)
+        view._options = options
+        view._bind(self._current())
+        return view
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The provider's name, with ``/endpoint`` where one was given."""
+        return self._runtime.name
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The provider's circuit breaker: its state, and `open`, `close` and `reset` by hand."""
+        return self._current().breaker
+
+    def snapshot(self) -> ProviderSnapshot:
+        """Return the provider's figures as they are now."""
+        return take_snapshot(self._current())
+
+    def explain(self) -> Explanation:
+        """Return what would happen to a call now, and why, with figures. Changes nothing."""
+        return explain(self._current(), self._plan)
+
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """
+        Call *listener* with every event of this provider, or with those of *kinds*.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            TypeError: *listener* cannot be called, or a kind is not a class of events.
+        """
+        return self._current().bus.subscribe(listener, *kinds)
+
+    def add_rule(self, rule: Rule) -> None:
+        """
+        Let *rule* classify this provider's errors before the built-in rules do.
+
+        Args:
+            rule: A function from an error to a `Failure`, a `FailureKind`, or None to pass it on.
+
+        Raises:
+            TypeError: *rule* cannot be called.
+        """
+        if not callable(rule):
+            raise TypeError(f"a rule is a function from an error to a Failure, a FailureKind or None, not {rule!r}")
+        runtime = self._current()
+        runtime.rules = (*runtime.rules, rule)
+
+    def __repr__(self) -> str:
+        return f"<ResilientProvider {self.name!r} {self.explain().text}>"
+
+    # -- behind the fast path --------------------------------------------------------------------------------------
+
+    def _bind(self, runtime: ProviderRuntime) -> None:
+        options = self._options
+        self._runtime = runtime
+        self._plan = runtime.plan if options is None else options.plan(runtime)
+        self._lane = runtime.lane if options is None else NO_LANE
+
+    def _current(self) -> ProviderRuntime:
+        """Return the runtime, or its successor if the registry has forgotten it meanwhile."""
+        while (successor := self._runtime.successor) is not None:
+            self._bind(successor())
+        return self._runtime
+
+    async def _look_closer(
+        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> T:
+        runtime = self._current()
+        if not runtime.enabled:
+            return await func(*args, **kwargs)
+        call = Call(runtime, self._plan, runtime.clock())
+        if call.lane.loop is not None and not self._plan.own_limit:
+            self._lane = call.lane  # from the next call on the fast path
+        return await call.run(func, args, kwargs)
+
+    def _failed(
+        self,
+        error: BaseException,
+        func: object,
+        lane: Lane,
+        task: Task[Any],
+        cancelling: int,
+        period: Period,
+        began: float,
+    ) -> Call | None:
+        """Settle a first attempt that failed on the fast path; return its call if another attempt follows."""
+        expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
+        call = Call(self._runtime, self._plan, began, attempt=1)
+        raised = error
+        try:
+            if expired:
+                plan = self._plan
+                raised = CallTimeout(self.name, plan.operation, plan.scope, lane.limit, lane.clock() - began)
+                raised.__cause__ = error
+            if call.failed(raised, began, lane.limit, expired=expired, permit=Permit(period)):
+                return call
+            call.raise_as_asked(raised, func)
+            if expired:
+                raise raised
+            return None
+        finally:
+            del raised, error  # they hold this frame
+
+    def _ended(self, lane: Lane, task: Task[Any], period: Period, began: float, now: float, *, late: bool) -> None:
+        """Settle a success that is more than a number: slow, late, in a new bucket, or from an earlier period."""
+        if late:
+            lane.forget_late(task)
+            task.uncancel()  # the result won: what we asked of the task is taken back
+        runtime = self._runtime
+        runtime.count_call(now)
+        runtime.settle(Permit(period), Verdict.SUCCESS, now, slow=now - began >= lane.slow_after)

@@ -1,0 +1,191 @@
+"""
+Which providers there are: a name leads to its runtime, and to nobody else's.
+
+Registries are independent of each other. The process has one default registry, built from the environment when it
+is first needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import final
+
+from resilience.errors import ConfigurationError
+from resilience.events import EventBus, Listener, process_bus
+from resilience.runtime import Common, ProviderRuntime, Tools
+from resilience.settings import Settings
+
+_log = logging.getLogger("resilience.registry")
+
+_NAME = re.compile(r"[a-z0-9_.-]+")
+_ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+@final
+class ProviderRegistry:
+    """
+    Holds one runtime for each provider name.
+
+    The number of providers is bounded: beyond ``settings.max_providers`` idle ones are forgotten, the longest unused
+    first. One with an open circuit, a closed gate or calls in flight is never forgotten; if all are busy the bound
+    gives way.
+
+    Args:
+        settings: What holds for which provider. Default: `Settings()`.
+        clock: A monotonic clock in seconds. Default: `time.monotonic`.
+        wall_clock: Seconds since the Unix epoch. Default: `time.time`.
+        rng: Draws all jitter. Default: a fresh `random.Random`.
+
+    Raises:
+        ConfigurationError: *settings* is not a `Settings`.
+    """
+
+    __slots__ = ("_commons", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        settings = settings if settings is not None else Settings()
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(
+                f"ProviderRegistry takes Settings(...), not {type(settings).__name__}: "
+                "settings for one provider go into Settings(providers={name: ...})"
+            )
+        self.settings = settings
+        self.bus = EventBus(process_bus)
+        self.runtimes: dict[str, ProviderRuntime] = {}
+        self._commons: dict[str, Common] = {}
+        self._lock = threading.Lock()
+        self._warned = False
+        self._tools = Tools(
+            clock=clock,
+            wall_clock=wall_clock,
+            rng=rng if rng is not None else random.Random(),
+            bus=self.bus,
+        )
+
+    def runtime(self, name: str, endpoint: str | None = None) -> ProviderRuntime:
+        """
+        Return the runtime of a provider, making it when the name is new.
+
+        Raises:
+            ConfigurationError: A name is not one.
+        """
+        key = _checked(name, endpoint)
+        with self._lock:
+            runtime = self.runtimes.get(key)
+            if runtime is None:
+                self._make_room()
+                settings = self.settings.for_provider(name)
+                common = self._commons.get(name)
+                if common is None:
+                    common = self._commons[name] = Common(settings)
+                runtime = self.runtimes[key] = ProviderRuntime(key, settings, self._tools, common)
+            return runtime
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call *listener* with every event of every provider here; returns a function that ends it."""
+        return self.bus.subscribe(listener)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names that are known, endpoints included as ``name/endpoint``."""
+        return iter(tuple(self.runtimes))
+
+    def __len__(self) -> int:
+        """Return how many providers are known, endpoints counted."""
+        return len(self.runtimes)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a provider of that name is known."""
+        return name in self.runtimes
+
+    def __repr__(self) -> str:
+        busy = sum(not runtime.idle for runtime in tuple(self.runtimes.values()))
+        return f"<ProviderRegistry {len(self)} of at most {self.settings.max_providers} providers, {busy} busy>"
+
+    def _make_room(self) -> None:
+        """Forget one idle provider if the registry is full. Called under the lock."""
+        if len(self.runtimes) < self.settings.max_providers:
+            return
+        victim = self._least_used()
+        if victim is None:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "all %d providers are busy: the registry grows beyond its bound. Are names made from request data?",
+                    len(self.runtimes),
+                    extra={"component": "registry"},
+                )
+            return
+        runtime = self.runtimes.pop(victim)
+        name, _, endpoint = victim.partition("/")
+        runtime.retire(partial(self.runtime, name, endpoint or None))
+        if not runtime.common.runtimes:
+            del self._commons[name]
+
+    def _least_used(self) -> str | None:
+        """
+        Return the idle provider to forget.
+
+        A second chance in place of an exact order of use, which would cost every call a little: whoever made calls
+        since the last sweep moves to the end.
+        """
+        fallback = None
+        for key, runtime in tuple(self.runtimes.items()):
+            if not runtime.idle:
+                continue
+            calls = runtime.counts().calls
+            if calls == runtime.swept:
+                return key
+            fallback = fallback if fallback is not None else key
+            runtime.swept = calls
+            self.runtimes[key] = self.runtimes.pop(key)
+        return fallback
+
+
+def _checked(name: str, endpoint: str | None) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is no provider name: use {_suggestion(name)}, from a-z, 0-9, '_', '.' and '-'")
+    if endpoint is None:
+        return name
+    if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
+        raise ConfigurationError(
+            f"{endpoint!r} is no endpoint name: use letters, digits, '_', '.', ':' and '-', such as 'eu-west-1'"
+        )
+    return f"{name}/{endpoint}"
+
+
+def _suggestion(name: object) -> str:
+    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", str(name).lower()).strip("-") if isinstance(name, str) else ""
+    return repr(cleaned or "openai")
+
+
+current: ProviderRegistry | None = None
+"""The registry of this process, once there is one."""
+
+_current_lock = threading.Lock()
+
+
+def default_registry() -> ProviderRegistry:
+    """
+    Return the registry of this process, built from the environment when it is first needed.
+
+    Raises:
+        ConfigurationError: The environment or the settings file holds something that makes no sense.
+    """
+    global current
+    with _current_lock:
+        if current is None:
+            current = ProviderRegistry(Settings.from_environment())
+        return current

@@ -1,0 +1,124 @@
+"""What a provider says about itself: figures for dashboards, sentences for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from resilience._core.circuit import CircuitState
+from resilience._core.words import Reason
+from resilience.policies.circuit_breaker import CircuitBreakerSnapshot
+from resilience.runtime import Plan, ProviderRuntime
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSnapshot:
+    """
+    One look at a provider. JSON-ready through `dataclasses.asdict`.
+
+    Args:
+        provider: Its name, with ``/endpoint`` where there is one.
+        breaker: Its circuit breaker.
+        in_flight: Attempts that are running.
+        gate_closed_for: In how many seconds its gate opens; 0 when it is open.
+        retries_available: How many retries its budget allows at this moment.
+        calls: Calls so far that left, of all endpoints of the provider.
+        retries: Retries scheduled so far.
+        recovered: Calls that succeeded after a retry.
+        exhausted: Calls that gave up although their last error was worth a retry.
+        timeouts: Attempts that our own deadline interrupted.
+        rejected: Calls refused before they left.
+    """
+
+    provider: str
+    breaker: CircuitBreakerSnapshot
+    in_flight: int
+    gate_closed_for: float
+    retries_available: float
+    calls: int
+    retries: int
+    recovered: int
+    exhausted: int
+    timeouts: int
+    rejected: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """
+    What would happen to a call now, and why.
+
+    Args:
+        admitted: Whether it would be let through (at once, or after a short wait for the gate).
+        reason: Why not; None if it would be.
+        retry_after: In how many seconds it may be; None if nobody knows or it is admitted at once.
+        state: The circuit's state.
+        text: The same in one sentence, with figures.
+    """
+
+    admitted: bool
+    reason: Reason | None
+    retry_after: float | None
+    state: CircuitState
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
+    """Return the figures of *runtime* as they are now."""
+    now = runtime.clock()
+    counts = runtime.counts()
+    return ProviderSnapshot(
+        provider=runtime.name,
+        breaker=runtime.breaker.snapshot(),
+        in_flight=runtime.in_flight,
+        gate_closed_for=runtime.gate_left(now),
+        retries_available=runtime.retries_available(now),
+        calls=counts.calls,
+        retries=counts.retries,
+        recovered=counts.recovered,
+        exhausted=counts.exhausted,
+        timeouts=counts.timeouts,
+        rejected=counts.rejected,
+    )
+
+
+def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
+    """Return what would happen to a call under *plan* now."""
+    now = runtime.clock()
+    breaker = runtime.breaker
+    state = breaker.state
+    if not runtime.enabled:
+        return Explanation(
+            admitted=True, reason=None, retry_after=None, state=state, text="admits: resilience is switched off here"
+        )
+    refusal = runtime.peek(now)
+    if refusal is not None:
+        when = f", next probe in {refusal.retry_after:.1f} s" if refusal.retry_after is not None else ""
+        text = f"refuses: {refusal.reason}, {refusal.evidence}{when}"
+        return Explanation(
+            admitted=False, reason=refusal.reason, retry_after=refusal.retry_after, state=state, text=text
+        )
+    left = runtime.gate_left(now)
+    longest = runtime.settings.gate.max_wait
+    if left > longest:
+        text = f"refuses: the provider asked for a pause, {left:.1f} s are left of it (waiting is limited to {longest:g} s)"
+        return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
+    text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan)
+    return Explanation(admitted=True, reason=None, retry_after=left or None, state=state, text=text)
+
+
+def _admits(runtime: ProviderRuntime, plan: Plan) -> str:
+    now = runtime.breaker.snapshot()
+    attempts = plan.retry.settings.max_attempts if plan.retry.settings.enabled else 1
+    if now.state is CircuitState.DISABLED:
+        what = "breaker disabled"
+    elif now.state is CircuitState.CLOSED:
+        what = f"circuit closed, {now.failures_in_a_row} failures in a row, {now.failed} of {now.calls} calls failed lately"
+    else:
+        what = "the next call is a probe"
+    return f"admits: {what}; up to {attempts} attempts"

@@ -1,0 +1,554 @@
+"""
+What runs for one provider: its policies, composed, and its lanes.
+
+A `ProviderRuntime` is made once from settings and shared by every handle of that name. It answers the questions a
+call asks on its way (`rejection`, `admit`, `settle`), each synchronously and under one short lock, and it keeps the
+lanes' copies of the circuit's door up to date, which is what lets a successful call take no lock at all.
+
+The door of a lane is open (the present closed period) when nothing unusual holds: circuit closed, gate open, provider
+enabled, runtime not retired. In every other case it is None, and a call looks closer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+from weakref import WeakSet
+
+from resilience._core.budget import Charge, RetryBudget
+from resilience._core.circuit import CircuitState, Permit, Refusal
+from resilience._core.gate import Gate
+from resilience._core.words import UNSET, Reason, Unset, Verdict
+from resilience.classify import Rule, classify
+from resilience.errors import CallRejected, CircuitOpen
+from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClosed
+from resilience.failure import Failure, FailureKind
+from resilience.guard import _outer
+from resilience.lane import Lane, get_ident
+from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.retry import RetryHandler
+from resilience.settings import ProviderSettings, RetrySettings
+
+Clock: TypeAlias = Callable[[], float]
+
+
+@final
+class Tools:
+    """What a runtime gets from its registry: clocks, randomness and the bus above it."""
+
+    __slots__ = ("bus", "clock", "rng", "wall_clock")
+
+    def __init__(self, *, clock: Clock, wall_clock: Clock, rng: random.Random, bus: EventBus) -> None:
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.rng = rng
+        self.bus = bus
+
+
+@final
+class Common:
+    """What all endpoints of one provider share: the lock, the gate, the retry budget and the count of calls."""
+
+    __slots__ = ("_settings", "budget", "calls", "gate", "lock", "refunds", "runtimes")
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.lock = threading.Lock()
+        self.runtimes: list[ProviderRuntime] = []
+        self._settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew: gate open, nothing counted."""
+        gate, budget = self._settings.gate, self._settings.budget
+        self.gate = Gate(gate.base_delay, gate.hint_cap)
+        self.budget = RetryBudget(budget.ratio, budget.window, budget.floor_per_second, budget.floor_burst)
+        self.calls = 0
+        self.refunds: deque[Charge] = deque()
+
+    def absorb(self) -> None:
+        """Add up what the lanes of all endpoints have counted for themselves."""
+        for runtime in self.runtimes:
+            runtime.absorb()
+
+
+@final
+class Plan:
+    """What one kind of call is entitled to: settings and options, worked out once."""
+
+    __slots__ = ("deadline", "idempotent", "limit", "operation", "own_limit", "refresh", "retry", "slow_after", "standard", "total")
+
+    def __init__(
+        self,
+        *,
+        operation: str,
+        idempotent: bool | None,
+        limit: float,
+        total: float,
+        slow_after: float,
+        retry: RetryHandler,
+        standard: bool,
+        own_limit: bool = False,
+        deadline: float = math.inf,
+        refresh: Callable[[], Any] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.idempotent = idempotent
+        self.limit = limit
+        self.total = total
+        self.slow_after = slow_after
+        self.retry = retry
+        self.standard = standard
+        self.own_limit = own_limit  # a limit that only this view has gets no lane of its own
+        self.deadline = deadline
+        self.refresh = refresh
+
+    @property
+    def scope(self) -> str:
+        """Which limit it is that an attempt of full length runs into."""
+        return "total" if self.total <= self.limit else "attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A runtime's running numbers."""
+
+    calls: int
+    retries: int
+    recovered: int
+    exhausted: int
+    timeouts: int
+    rejected: int
+
+
+_runtimes: WeakSet[ProviderRuntime] = WeakSet()
+
+
+@final
+class ProviderRuntime:
+    """
+    The policies of one provider (or one endpoint of it), composed.
+
+    Args:
+        name: The provider's name, with ``/endpoint`` where there is one.
+        settings: What holds for it.
+        tools: Clocks, randomness and the bus above.
+        common: What it shares with the other endpoints of its provider.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_plans",
+        "_tools",
+        "breaker",
+        "bus",
+        "clock",
+        "common",
+        "enabled",
+        "exhausted",
+        "lane",
+        "lanes",
+        "name",
+        "plan",
+        "probing",
+        "recovered",
+        "rejected",
+        "retries",
+        "rng",
+        "rules",
+        "settings",
+        "successor",
+        "swept",
+        "timeouts",
+        "wall_clock",
+    )
+
+    def __init__(self, name: str, settings: ProviderSettings, tools: Tools, common: Common) -> None:
+        self.name = name
+        self.settings = settings
+        self.enabled = settings.enabled
+        self.common = common
+        self.clock = tools.clock
+        self.wall_clock = tools.wall_clock
+        self.rng = tools.rng
+        self.bus = EventBus(tools.bus)
+        self.rules: tuple[Rule, ...] = ()
+        self.lanes: dict[tuple[object, float], Lane] = {}
+        self.lane = NO_LANE
+        self.probing: set[object] = set()
+        self.successor: Callable[[], ProviderRuntime] | None = None
+        self.swept = -1
+        self._tools = tools
+        self._plans: dict[str, Plan] = {}
+        self._zero()
+        self.breaker = CircuitBreaker(
+            name,
+            settings.breaker,
+            attempt_timeout=_shorter(settings.timeout.attempt, settings.timeout.total),
+            hint_cap=settings.gate.hint_cap,
+            clock=tools.clock,
+            wall_clock=tools.wall_clock,
+            rng=tools.rng,
+            bus=self.bus,
+            absorb=self.absorb,
+            refresh=self.refresh,
+        )
+        self.breaker.lock = common.lock
+        self.plan = self.plan_for("")
+        common.runtimes.append(self)
+        _runtimes.add(self)
+
+    def _zero(self) -> None:
+        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = 0
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def plan_for(self, operation: str) -> Plan:
+        """Return the plan of an operation as the settings have it."""
+        known = operation if operation in self.settings.operations else ""
+        plan = self._plans.get(operation)
+        if plan is None:
+            plan = self.make_plan(operation=operation)
+            if known == operation:  # names that the settings do not know are not collected
+                self._plans[operation] = plan
+        return plan
+
+    def make_plan(
+        self,
+        *,
+        operation: str,
+        retry: RetrySettings | None = None,
+        attempt_timeout: float | None | Unset = UNSET,
+        total: float | None | Unset = UNSET,
+        idempotent: bool | None | Unset = UNSET,
+        deadline: float = math.inf,
+        refresh: Callable[[], Any] | None = None,
+    ) -> Plan:
+        """Return a plan for an operation, with what a view changes."""
+        settings = self.settings.for_operation(operation)
+        attempt = settings.timeout.attempt if attempt_timeout is UNSET else attempt_timeout
+        whole = settings.timeout.total if total is UNSET else total
+        if attempt_timeout is not UNSET and total is UNSET and whole is not None:
+            whole = max(whole, attempt) if attempt is not None else None  # whoever asks for a long attempt means it
+        limit = _shorter(attempt, whole)
+        slow_after = settings.breaker.slow_after
+        if slow_after is None:
+            slow_after = limit / 2 if limit is not None else math.inf
+        return Plan(
+            operation=operation,
+            idempotent=self.settings.idempotent(operation) if idempotent is UNSET else idempotent,
+            limit=_or_never(limit),
+            total=_or_never(whole),
+            slow_after=slow_after if settings.breaker.slow_rate is not None else math.inf,
+            retry=self._retry_handler(retry if retry is not None else settings.retry),
+            standard=settings.errors == "standard",
+            own_limit=attempt_timeout is not UNSET or total is not UNSET or deadline < math.inf,
+            deadline=deadline,
+            refresh=refresh,
+        )
+
+    def _retry_handler(self, settings: RetrySettings) -> RetryHandler:
+        tools = self._tools
+        return RetryHandler(
+            settings,
+            name=self.name,
+            hint_cap=self.settings.gate.hint_cap,
+            clock=tools.clock,
+            wall_clock=tools.wall_clock,
+            rng=tools.rng,
+            bus=self.bus,
+        )
+
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lane_for(self, plan: Plan, loop: Any) -> Lane:
+        """Return the lane for calls under *plan* on *loop* (None: any loop that is not asyncio's), making it if need be."""
+        limit = self.plan.limit if plan.own_limit else plan.limit
+        slow_after = self.plan.slow_after if plan.own_limit else plan.slow_after
+        key = (loop if loop is not None else get_ident(), limit)
+        lane = self.lanes.get(key)
+        if lane is None:
+            with self.common.lock:
+                self._drop_closed_loops()
+                lane = self.lanes.setdefault(key, Lane(self, loop, self.clock, limit=limit, slow_after=slow_after))
+                self.refresh()
+        lane.thread = get_ident()  # loops can be handed from thread to thread
+        if not plan.own_limit and plan.limit == self.plan.limit and loop is not None:
+            self.lane = lane
+        return lane
+
+    def _drop_closed_loops(self) -> None:
+        self.absorb()
+        closed = [key for key, lane in self.lanes.items() if lane.loop is not None and lane.loop.is_closed()]
+        for key in closed:
+            del self.lanes[key]
+
+    def absorb(self) -> None:
+        """Add up what the lanes have counted for themselves. Called under the lock."""
+        circuit = self.breaker.circuit
+        for lane in self.lanes.values():
+            counted = lane.successes
+            circuit.successes += counted - lane.seen
+            self.common.calls += counted - lane.seen
+            lane.seen = counted
+
+    def refresh(self) -> None:
+        """Copy the door and the next window border into the lanes. Called under the lock."""
+        circuit = self.breaker.circuit
+        usual = self.enabled and self.successor is None and self.common.gate.until == -math.inf
+        door = circuit.door if usual else None
+        turn_at = min(circuit.turn_at, self.common.budget.turn_at)
+        for lane in self.lanes.values():
+            lane.door = door
+            lane.turn_at = turn_at
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are running, in all loops."""
+        return sum(lane.in_flight() for lane in list(self.lanes.values()))
+
+    def hanging(self, count: int, now: float) -> None:
+        """A lane's timer found *count* attempts slow already."""
+        self.breaker.judge_in_flight(self._hanging_elsewhere(now) if len(self.lanes) > 1 else count, now)
+
+    def _hanging_elsewhere(self, now: float) -> int:
+        return sum(lane.count_hanging(now) for lane in list(self.lanes.values()))
+
+    def overdue(self, seconds: float) -> None:
+        """A lane's timer found an attempt that ignores its cancellation."""
+        self.bus.emit(AttemptOverdue(provider=self.name, time=self.wall_clock(), overdue=seconds))
+
+    # -- admission -------------------------------------------------------------------------------------------------
+
+    def rejection(self) -> CallRejected | None:
+        """
+        Return why a call is refused at once, or None if it has to look closer.
+
+        The cheap answer of an open circuit, without a lock: at worst it is a moment late.
+        """
+        circuit = self.breaker.circuit
+        if circuit.period.state is not CircuitState.OPEN or circuit.rules.shadow or self.successor is not None:
+            return None
+        left = circuit.until - self.clock()
+        if left <= 0 or not self.enabled:
+            return None
+        self.rejected += 1
+        rejection = CircuitOpen(self.name, Reason.CIRCUIT_OPEN, left, circuit.evidence)
+        if self.bus.hears_rejections:
+            self.tell_rejection(rejection, "")
+        return rejection
+
+    def reject(self, rejection: CallRejected, operation: str) -> CallRejected:
+        """Count and tell a rejection."""
+        self.rejected += 1
+        if self.bus.hears_rejections:
+            self.tell_rejection(rejection, operation)
+        return rejection
+
+    def tell_rejection(self, rejection: CallRejected, operation: str) -> None:
+        """Tell the listeners of a rejection."""
+        self.bus.emit(
+            CallWasRejected(
+                provider=self.name,
+                operation=operation,
+                time=self.wall_clock(),
+                reason=rejection.reason,
+                retry_after=rejection.retry_after,
+            )
+        )
+
+    def peek(self, now: float) -> Refusal | None:
+        """Return why the breaker would refuse a call at *now*; takes nothing. None in shadow mode."""
+        with self.common.lock:
+            return None if self.breaker.circuit.rules.shadow else self.breaker.circuit.refusal(now)
+
+    def gate_wait(self, now: float) -> float:
+        """Return how long one caller should wait for the gate, with its own spread; 0 when it is open."""
+        with self.common.lock:
+            gate = self.common.gate
+            wait = gate.wait(now, self.rng)
+            if not wait and gate.until > -math.inf:
+                gate.until = -math.inf  # its time is over: open the doors again
+                for runtime in self.common.runtimes:
+                    runtime.refresh()
+            return wait
+
+    def gate_left(self, now: float) -> float:
+        """Return in how many seconds the gate opens; 0 when it is open."""
+        return self.common.gate.remaining(now)
+
+    def acquire(self, task: object, now: float) -> Permit | Refusal:
+        """
+        Take a permit for an attempt of *task*, just before it leaves.
+
+        A task whose outer call is a probe borrows that probe: its inner attempt needs no slot and has no vote.
+        """
+        self._judge_hanging(now)
+        if task in self.probing:
+            return Permit(None)
+        answer = self.breaker.acquire(now)
+        if isinstance(answer, Permit) and answer.period is not None:
+            if answer.period.state is CircuitState.HALF_OPEN:
+                self.probing.add(task)
+        return answer
+
+    def _judge_hanging(self, now: float) -> None:
+        # On asyncio the lanes' timers do this; elsewhere the next caller does.
+        lanes = [lane for lane in list(self.lanes.values()) if lane.loop is None and lane.live]
+        hanging = sum(lane.count_hanging(now) for lane in lanes)
+        if hanging:
+            self.hanging(hanging, now)
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def count_call(self, now: float) -> None:
+        """Count a call that a lane does not count for itself."""
+        with self.common.lock:
+            self._turn_budget(now)
+            self.common.calls += 1
+
+    def _turn_budget(self, now: float) -> None:
+        if now >= self.common.budget.turn_at:
+            self.common.absorb()
+            self.common.budget.turn(now, self.common.calls)
+
+    def settle(
+        self,
+        permit: Permit,
+        verdict: Verdict,
+        now: float,
+        *,
+        slow: bool,
+        failure: Failure | None = None,
+        task: object = None,
+    ) -> None:
+        """Return a permit with what the attempt showed."""
+        if task is not None and permit.period is not None:
+            self.probing.discard(task)
+        self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
+
+    def classify(self, error: BaseException) -> Failure:
+        """Classify *error* by the provider's own rules first."""
+        return classify(error, rules=self.rules)
+
+    def obey(self, failure: Failure, now: float) -> None:
+        """Close the gate if the provider asked for a pause: a rate limit always, anything else with a hint."""
+        asks = failure.kind is FailureKind.RATE_LIMIT or (failure.retryable and failure.retry_after is not None)
+        if not asks or not self.settings.gate.enabled:
+            return
+        with self.common.lock:
+            self.common.absorb()
+            gate = self.common.gate
+            was = gate.until
+            successes = sum(runtime.breaker.circuit.successes for runtime in self.common.runtimes)
+            seconds = gate.close(now, failure.retry_after, successes)
+            for runtime in self.common.runtimes:
+                runtime.refresh()
+        if gate.until > was:
+            hinted = failure.retry_after is not None
+            self.bus.emit(GateClosed(provider=self.name, time=self.wall_clock(), seconds=seconds, hinted=hinted))
+
+    def charge(self, now: float) -> Charge | None:
+        """Pay for a retry that is about to be scheduled; None if the budget is spent."""
+        with self.common.lock:
+            self.common.absorb()
+            while self.common.refunds:
+                self.common.budget.refund(self.common.refunds.popleft(), now)
+            charge = self.common.budget.try_spend(now, self.common.calls)
+            self.refresh()
+            return charge
+
+    def refund(self, charge: Charge) -> None:
+        """
+        Give back what was paid for a retry that never left.
+
+        Takes no lock, because it may run while an abandoned iteration is being collected: the next charge does it.
+        """
+        self.common.refunds.append(charge)
+
+    def retries_available(self, now: float) -> float:
+        """Return how many retries the budget allows at this moment."""
+        with self.common.lock:
+            self.common.absorb()
+            return self.common.budget.available(now, self.common.calls)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether forgetting this provider would lose nothing: circuit closed, gate open, nothing in flight."""
+        closed = self.breaker.state in (CircuitState.CLOSED, CircuitState.DISABLED)
+        return closed and not self.gate_left(self.clock()) and not self.in_flight
+
+    def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
+        """Send every handle that still knows this runtime to its *successor*."""
+        with self.common.lock:
+            self.successor = successor
+            self.refresh()
+            self.common.runtimes.remove(self)
+
+    def counts(self) -> Counts:
+        """Return the running numbers."""
+        with self.common.lock:
+            self.absorb()
+            return Counts(
+                calls=self.common.calls,
+                retries=self.retries,
+                recovered=self.recovered,
+                exhausted=self.exhausted,
+                timeouts=self.timeouts,
+                rejected=self.rejected,
+            )
+
+    def start_anew(self) -> None:
+        """Forget everything: in a forked child, none of the calls and loops exist."""
+        self.breaker.lock = self.common.lock
+        self.lanes = {}
+        self.lane = NO_LANE
+        self.probing = set()
+        self._zero()
+        self.breaker.start_anew()
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    given = [limit for limit in (one, other) if limit is not None]
+    return min(given, default=None)
+
+
+def _or_never(limit: float | None) -> float:
+    return limit if limit is not None else math.inf
+
+
+@final
+class _Nobody:
+    """Watches over the lane that no attempt ever enters."""
+
+    def hanging(self, count: int, now: float) -> None:
+        """Nothing hangs there."""
+
+    def overdue(self, seconds: float) -> None:
+        """Nothing is overdue there."""
+
+
+NO_LANE = Lane(_Nobody(), None, lambda: 0.0, limit=math.inf, slow_after=math.inf)
+"""The lane of a handle that has not met its loop yet: its door is always shut, so the first call looks closer."""
+
+
+def _start_anew_after_fork() -> None:
+    _outer.clear()
+    commons = {id(runtime.common): runtime.common for runtime in _runtimes}
+    for common in commons.values():
+        common.lock = threading.Lock()  # the parent's may have been held by a thread that does not exist here
+        common.reset()
+    for runtime in _runtimes:
+        runtime.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)
