@@ -14,17 +14,20 @@ from resilience.settings._models import (
     ProviderSettings,
     RetryRule,
     RetrySettings,
-    Settings,
     TimeoutSettings,
 )
+from resilience.settings._origins import Difference, Origin
+from resilience.settings._root import Settings
 from resilience.settings._types import Duration
 
 __all__ = [
     "BreakerSettings",
     "BudgetSettings",
+    "Difference",
     "Duration",
     "GateSettings",
     "OperationSettings",
+    "Origin",
     "ProviderSettings",
     "RetryRule",
     "RetrySettings",

@@ -1,65 +1,70 @@
-"""The settings models: every setting, its default and its meaning."""
+"""The settings of one provider: every setting, its default and its meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self, TypeVar, final
+from collections.abc import Iterator, Mapping
+from typing import Annotated, final
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
+from resilience.failure import FailureKind
+from resilience.settings._checks import Contradiction, ordered
+from resilience.settings._places import entry
 from resilience.settings._tables import Table, merged, merged_mapping
 from resilience.settings._types import (
     Count,
+    CountOrZero,
     Duration,
+    Errors,
+    Factor,
     Frozen,
     FrozenDict,
+    Growth,
     IgnoreList,
+    Jitter,
     Kind,
-    Number,
+    Mode,
+    OptionalBool,
+    OptionalCount,
+    OptionalPositive,
+    OptionalShare,
     Positive,
-    Share,
-    Unlimited,
-    lower_case,
-    no_boolean,
+    Rate,
+    ShareOrZero,
+    Spread,
 )
-from resilience.failure import FailureKind
 
-V = TypeVar("V")
+CUT_BACK_OFF = "every back-off would be cut"
+CUT_GROWTH = "open times that grow would be longer than their end from the start"
+NO_RATE = "the window would never hold enough calls for a rate"
 
 
 @final
 class RetryRule(Table):
     """How one kind of failure departs from the other retry settings."""
 
-    max_attempts: Annotated[Count | None, Unlimited] = None
+    max_attempts: OptionalCount = None
     """At most so many attempts when the failure is of this kind, the first included. None: no rule of its own."""
-    delay_factor: Annotated[Number, Field(ge=0)] = 1.0
+    delay_factor: Factor = 1.0
     """The back-off is multiplied by this."""
+
+
+def _built_in(*, max_attempts: int | None = None, delay_factor: float = 1.0) -> RetryRule:
+    """Make a rule that counts as not written: it never hides another when tables are merged."""
+    return RetryRule.model_construct(_fields_set=set(), max_attempts=max_attempts, delay_factor=delay_factor)
 
 
 # The network recovers at once, name servers take a little longer. New credentials are worth one more attempt, and
 # somebody has to supply them (a refresh hook). What is set up wrongly stays wrong.
-_RULES = {
-    FailureKind.CONNECTION_ERROR: {"delay_factor": 0.5},
-    FailureKind.DNS_ERROR: {"delay_factor": 2.0},
-    FailureKind.AUTHENTICATION_ERROR: {"max_attempts": 2},
-    FailureKind.CONFIGURATION_ERROR: {"max_attempts": 1},
-    FailureKind.CERTIFICATE_ERROR: {"max_attempts": 1},
-}
-# They count as not written, so they never hide what the defaults say when a provider's entry is merged over them.
-_DEFAULT_RULES: Mapping[FailureKind, RetryRule] = FrozenDict(
-    {kind: RetryRule.model_construct(_fields_set=set(), **rule) for kind, rule in _RULES.items()}
+_RULES: FrozenDict[FailureKind, RetryRule] = FrozenDict(
+    {
+        FailureKind.CONNECTION_ERROR: _built_in(delay_factor=0.5),
+        FailureKind.DNS_ERROR: _built_in(delay_factor=2.0),
+        FailureKind.AUTHENTICATION_ERROR: _built_in(max_attempts=2),
+        FailureKind.CONFIGURATION_ERROR: _built_in(max_attempts=1),
+        FailureKind.CERTIFICATE_ERROR: _built_in(max_attempts=1),
+    }
 )
-
-JitterName = Literal["full", "none", "equal", "decorrelated", "proportional", "constant"]
-
-
-def _jitter_word(value: object) -> object:
-    """Read ``RETRY_JITTER=true`` and ``false`` too: full and none."""
-    if isinstance(value, bool):
-        return "full" if value else "none"
-    word = lower_case(value)
-    return {"true": "full", "false": "none"}.get(word, word) if isinstance(word, str) else word
 
 
 @final
@@ -74,17 +79,20 @@ class RetrySettings(Table):
     """The back-off before the first retry, in seconds, before jitter."""
     max_delay: Duration = 60.0
     """No back-off is longer than this, in seconds."""
-    exponential_base: Annotated[Number, Field(ge=1)] = 2.0
+    exponential_base: Growth = 2.0
     """Each back-off is so many times the one before."""
-    jitter: Annotated[JitterName, BeforeValidator(_jitter_word)] = "full"
+    jitter: Jitter = "full"
     """How back-offs are spread: full, none, equal, decorrelated, proportional or constant."""
-    per_kind: Annotated[Mapping[Kind, RetryRule], Frozen] = _DEFAULT_RULES
-    """Rules for single kinds of failure. Kinds that are not named keep their built-in rules."""
+    per_kind: Annotated[Mapping[Kind, RetryRule], Frozen] = Field(default_factory=lambda: _RULES)
+    """Rules for single kinds of failure. What is not written keeps its built-in rule."""
 
     @field_validator("per_kind", mode="after")
     @classmethod
     def _keep_built_in_rules(cls, rules: Mapping[FailureKind, RetryRule]) -> Mapping[FailureKind, RetryRule]:
-        return merged_mapping(_DEFAULT_RULES, rules)
+        return merged_mapping(_RULES, rules)
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        yield from ordered(self, "base_delay <= max_delay", CUT_BACK_OFF)
 
 
 @final
@@ -93,9 +101,9 @@ class BreakerSettings(Table):
 
     enabled: bool = True
     """Whether the provider has a circuit breaker at all."""
-    mode: Annotated[Literal["enforce", "shadow", "disabled", "forced_open"], BeforeValidator(lower_case)] = "enforce"
+    mode: Mode = "enforce"
     """enforce; shadow (admit, and record what would have been refused); disabled (admit); forced_open (refuse)."""
-    failure_threshold: Annotated[Count | None, Unlimited] = 5
+    failure_threshold: OptionalCount = 5
     """So many failures in a row open the circuit. None: not for failures in a row."""
     success_threshold: Count = 2
     """So many successful probes close it again."""
@@ -103,40 +111,56 @@ class BreakerSettings(Table):
     """How long it stays open before a probe is let through, in seconds."""
     half_open_max_calls: Count = 1
     """So many probes at a time."""
-    failure_rate: Annotated[Share | None, Unlimited] = 0.5
+    failure_rate: OptionalShare = 0.5
     """It also opens when this share of the calls in the window failed. None: not for a failure rate."""
-    slow_rate: Annotated[Share | None, Unlimited] = 0.8
+    slow_rate: OptionalShare = 0.8
     """It also opens when this share of the calls in the window was slow. None: not for slowness."""
     minimum_calls: Count = 20
     """Rates are not looked at below so many calls in the window."""
     window: Positive = 30.0
     """How far the window for rates looks back, in seconds."""
-    window_calls: Annotated[Count | None, Unlimited] = None
+    window_calls: OptionalCount = None
     """The window holds the last so many calls, whenever they were, in place of the last *window* seconds."""
-    slow_after: Annotated[Positive | None, Unlimited] = None
+    slow_after: OptionalPositive = None
     """A call is slow from this age on, in seconds. None: half the attempt timeout."""
-    jitter: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    jitter: Spread = 0.1
     """Open times are drawn from *timeout* times (1 - jitter) to *timeout*."""
-    growth: Annotated[Number, Field(ge=1)] = 1.0
+    growth: Growth = 1.0
     """Each opening in a row lasts so many times the one before. 1: all alike."""
     max_timeout: Positive = 600.0
     """Growing open times end here, in seconds."""
-    probe_lease: Annotated[Positive | None, Unlimited] = None
+    probe_lease: OptionalPositive = None
     """A probe that takes longer gives its place to another, in seconds. None: twice the attempt timeout."""
-    per_kind: Annotated[Mapping[Kind, Count], Frozen] = FrozenDict()
+    per_kind: Annotated[Mapping[Kind, Count], Frozen] = Field(default_factory=FrozenDict[FailureKind, int])
     """So many failures of one kind in a row open the circuit, beside the other rules."""
     ignore: IgnoreList = ()
     """What is no evidence against the provider: kinds, exception types or predicates (only kinds outside code)."""
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        if self.has_rates:
+            yield from ordered(self, "minimum_calls <= window_calls", NO_RATE)
+        if self.slow_rate is not None and self.window_calls is None:
+            yield from ordered(self, "slow_after <= window", "slow calls would count when the window has moved on")
+        if self.growth > 1:
+            yield from ordered(self, "timeout <= max_timeout", CUT_GROWTH)
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a failure rate or a slow rate can open the circuit."""
+        return self.failure_rate is not None or self.slow_rate is not None
 
 
 @final
 class TimeoutSettings(Table):
     """How long a call may take."""
 
-    attempt: Annotated[Positive | None, Unlimited] = 30.0
+    attempt: OptionalPositive = 30.0
     """One attempt, in seconds. None: no limit but *total*."""
-    total: Annotated[Positive | None, Unlimited] = 120.0
+    total: OptionalPositive = 120.0
     """The whole call with all attempts and waits, in seconds. None: no limit."""
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        yield from ordered(self, "attempt <= total", "one attempt cannot outlast the whole call")
 
 
 @final
@@ -152,6 +176,10 @@ class GateSettings(Table):
     base_delay: Duration = 1.0
     """Without a hint the gate closes for so long, in seconds, and each time in a row for twice as long."""
 
+    def _contradictions(self) -> Iterator[Contradiction]:
+        for keys in ("max_wait <= hint_cap", "base_delay <= hint_cap"):
+            yield from ordered(self, keys, "the gate is never closed for longer than hint_cap")
+
 
 @final
 class BudgetSettings(Table):
@@ -159,25 +187,25 @@ class BudgetSettings(Table):
 
     enabled: bool = True
     """Whether retries are limited over all calls."""
-    ratio: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    ratio: ShareOrZero = 0.2
     """Retries for this share of the calls."""
     window: Positive = 10.0
     """How long a call counts towards the ratio, in seconds."""
-    floor_per_second: Annotated[Number, Field(ge=0)] = 1.0
+    floor_per_second: Rate = 1.0
     """So many retries per second are always allowed."""
-    floor_burst: Annotated[int, Field(ge=0), BeforeValidator(no_boolean)] = 10
+    floor_burst: CountOrZero = 10
     """So many of those at once."""
 
 
 @final
 class OperationSettings(Table):
-    """What one operation of a provider does differently. Only what is written differs."""
+    """What one operation of a provider does differently. What is not written is as for the provider."""
 
     timeout: TimeoutSettings = TimeoutSettings()
     """Limits for this operation."""
     retry: RetrySettings = RetrySettings()
     """Retries for this operation."""
-    idempotent: bool | None = None
+    idempotent: OptionalBool = None
     """True: repeating it is harmless. False: only what was surely not sent is sent again. None: not known."""
 
 
@@ -187,7 +215,7 @@ class ProviderSettings(Table):
 
     enabled: bool = True
     """False turns every call to it into a plain await."""
-    errors: Annotated[Literal["native", "standard"], BeforeValidator(lower_case)] = "native"
+    errors: Errors = "native"
     """native: the provider's own exceptions come out. standard: `ProviderError`, from the original."""
     retry: RetrySettings = RetrySettings()
     """Retries."""
@@ -199,61 +227,49 @@ class ProviderSettings(Table):
     """Obedience to the provider's own requests to stay away."""
     budget: BudgetSettings = BudgetSettings()
     """The limit of retries over all calls."""
-    operations: Annotated[Mapping[str, OperationSettings], Frozen] = FrozenDict()
+    operations: Annotated[Mapping[str, OperationSettings], Frozen] = Field(
+        default_factory=FrozenDict[str, OperationSettings]
+    )
     """What single operations do differently, by name."""
 
     def for_operation(self, name: str) -> ProviderSettings:
         """Return what holds for the operation *name*: these settings, with what the operation does differently."""
         operation = entry(self.operations, name)
-        if operation is None:
-            return self
-        written = {part: getattr(operation, part) for part in ("timeout", "retry") if part in operation.model_fields_set}
-        return merged(self, ProviderSettings.model_construct(_fields_set=set(written), **written))
+        return self if operation is None else with_operation(self, operation)
 
     def idempotent(self, operation: str) -> bool | None:
         """Return whether repeating *operation* is harmless; None if nobody said."""
         found = entry(self.operations, operation)
         return None if found is None else found.idempotent
 
+    def _contradictions(self) -> Iterator[Contradiction]:
+        if self.breaker.slow_rate is not None:
+            reason = "attempts would be cut before they count as slow"
+            yield from ordered(self, "breaker.slow_after < timeout.attempt", reason)
+        reason = "a probe would be given up while it may still be answered"
+        yield from ordered(self, "timeout.attempt <= breaker.probe_lease", reason)
 
-@final
-class Settings(Table):
+
+def with_operation(provider: ProviderSettings, operation: OperationSettings) -> ProviderSettings:
+    """Lay what *operation* does differently over the settings of its *provider*."""
+    written = {part: getattr(operation, part) for part in ("timeout", "retry") if part in operation.model_fields_set}
+    return merged(provider, ProviderSettings.model_construct(_fields_set=set(written), **written))
+
+
+def overruled(
+    written: ProviderSettings | OperationSettings, effective: ProviderSettings, at: tuple[str, ...]
+) -> Iterator[Contradiction]:
     """
-    All settings of one registry.
+    Find what was *written* in an entry that would never come true, given what it is laid over.
 
-    Args:
-        enabled: False turns every call into a plain await. Default: True.
-        defaults: What holds for every provider. Default: `ProviderSettings()`.
-        providers: What single providers do differently, by name; what is not written there comes from *defaults*.
-        max_providers: So many providers are kept at a time. Default: 1024.
-
-    Raises:
-        ConfigurationError: Something makes no sense; the text names the setting, its value, where it came from and
-            the likely slip.
+    Other than for the timeouts, nothing gives way to these values, so a default stands against them too.
     """
-
-    enabled: bool = True
-    """False turns every call into a plain await."""
-    defaults: ProviderSettings = ProviderSettings()
-    """What holds for every provider."""
-    providers: Annotated[Mapping[str, ProviderSettings], Frozen] = FrozenDict()
-    """What single providers do differently, by name. What is not written comes from *defaults*."""
-    max_providers: Count = 1024
-    """So many providers are kept at a time; idle ones make room."""
-
-    def for_provider(self, name: str) -> ProviderSettings:
-        """Return what holds for the provider *name*: its own entry over the defaults."""
-        own = entry(self.providers, name)
-        found = self.defaults if own is None else merged(self.defaults, own)
-        return found if self.enabled else merged(found, ProviderSettings(enabled=False))
-
-
-def folded(name: str) -> str:
-    """Spell a name as an environment variable can: lower case, with underscores for dots and dashes."""
-    return name.lower().replace("-", "_").replace(".", "_")
-
-
-def entry(entries: Mapping[str, V], name: str) -> V | None:
-    """Find *name*, or its spelling in environment variables: ``my_api`` serves ``my-api`` too."""
-    found = entries.get(name)
-    return found if found is not None or not entries else entries.get(folded(name))
+    slip = f"{CUT_BACK_OFF}; durations are in seconds, and milliseconds are written 500ms"
+    keys = "retry.base_delay <= retry.max_delay"
+    yield from ordered(written, keys, slip, effective=effective, at=at, refuse="first")
+    if effective.breaker.growth > 1:
+        keys = "breaker.timeout <= breaker.max_timeout"
+        yield from ordered(written, keys, CUT_GROWTH, effective=effective, at=at, refuse="first")
+    if effective.breaker.has_rates:
+        keys = "breaker.minimum_calls <= breaker.window_calls"
+        yield from ordered(written, keys, NO_RATE, effective=effective, at=at, refuse="either")

@@ -1,10 +1,11 @@
-"""The value types that settings are made of: durations, shares, names and mappings that stay as they were read."""
+"""The value types that settings are made of, and how each is read from text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NoReturn, TypeVar, final
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, NoReturn, TypeGuard, TypeVar, cast, final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -14,31 +15,23 @@ from resilience.failure import FailureKind
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Nobody means more; whoever writes more wrote another unit.
 YEAR = 366 * 86400.0
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?P<unit>[a-zµ]*)\s*", re.IGNORECASE)
-_UNIT_SLIPS = {
-    "us": "the shortest unit is ms",
-    "µs": "the shortest unit is ms",
-    "ns": "the shortest unit is ms",
-    "msec": "write ms",
-    "millis": "write ms",
-    "milliseconds": "write ms",
-    "sec": "write s",
-    "secs": "write s",
-    "second": "write s",
-    "seconds": "write s",
-    "min": "write m",
-    "mins": "write m",
-    "minute": "write m",
-    "minutes": "write m",
-    "hr": "write h",
-    "hour": "write h",
-    "hours": "write h",
-    "d": "write hours: 1 day is 24h",
-    "day": "write hours: 1 day is 24h",
-    "days": "write hours: 1 day is 24h",
+MILLION = 1_000_000
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+_DURATION = re.compile(rf"(?P<number>[+-]?{_NUMBER}(?:e[+-]?[0-9]+)?)\s*(?P<unit>[^\W\d_]*)", re.IGNORECASE)
+_WRITE = {
+    "ms": ("msec", "msecs", "millis", "millisecond", "milliseconds"),
+    "s": ("sec", "secs", "second", "seconds"),
+    "m": ("min", "mins", "minute", "minutes"),
+    "h": ("hr", "hrs", "hour", "hours"),
+    "24h for a day": ("d", "day", "days"),
 }
+_UNIT_SLIPS = {slip: unit for unit, slips in _WRITE.items() for slip in slips}
+
+ENTRY_NAME = re.compile(r"[a-z0-9_.-]+")
 
 
 def refuse(text: str) -> NoReturn:
@@ -46,10 +39,27 @@ def refuse(text: str) -> NoReturn:
     raise PydanticCustomError("resilience", "{text}", {"text": text})
 
 
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Tell whether *value* is a table of some sort."""
+    return isinstance(value, Mapping)
+
+
+def likely(word: str, among: Iterable[str]) -> str:
+    """Ask whether the closest of *among* was meant; empty if none is close."""
+    close = get_close_matches(word.strip().lower(), list(among), n=1)
+    return f"; did you mean {str(close[0])!r}?" if close else ""
+
+
+def nearest(word: str, among: Iterable[str]) -> str:
+    """Ask whether the closest of *among* was meant, or name them all."""
+    choices = list(among)
+    return likely(word, choices) or f"; known: {', '.join(choices)}"
+
+
 def no_boolean(value: object) -> object:
     """Refuse booleans where a number belongs: Python counts True as 1, a reader does not."""
     if isinstance(value, bool):
-        refuse("must be a number, not a boolean")
+        refuse("must be a number, not true or false")
     return value
 
 
@@ -60,54 +70,100 @@ def none_word(value: object) -> object:
 
 def lower_case(value: object) -> object:
     """Read names regardless of case."""
-    return value.strip().lower() if isinstance(value, str) and not isinstance(value, FailureKind) else value
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def seconds(value: object) -> object:
     """Read a duration: a number of seconds, or a number with one of the units ms, s, m and h."""
-    no_boolean(value)
     if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
+        return no_boolean(value)
+    match = _DURATION.fullmatch(value.strip())
     if match is None:
-        refuse("must be a number of seconds or a duration such as 500ms, 30s, 2m or 1h")
+        refuse("must be a duration: a number of seconds, or text such as 500ms, 30s, 2m, 1h")
     unit = match["unit"].lower()
-    if unit and unit not in UNITS:
-        refuse(f"has the unknown unit {match['unit']!r}; {_UNIT_SLIPS.get(unit, 'the units are ms, s, m and h')}")
-    return float(match["number"]) * UNITS[unit or "s"]
+    if unit and unit not in _UNITS:
+        slip = f"write {_UNIT_SLIPS[unit]}" if unit in _UNIT_SLIPS else "the units are ms, s, m and h"
+        refuse(f"has the unknown unit {match['unit']!r}; {slip}")
+    return float(match["number"]) * _UNITS[unit or "s"]
 
 
-_NUMBER_OR_TEXT = {
-    "anyOf": [
-        {"type": "number", "minimum": 0},
-        {"type": "string", "pattern": r"^\s*\+?(\d+\.?\d*|\.\d+)\s*(ms|s|m|h)?\s*$"},
-    ]
-}
+# What may be written, for the JSON Schema; the validators beside it are what is enforced.
+_NoneWord = Literal["none"] | None
+_Text = Annotated[str, Field(pattern=rf"^\s*\+?{_NUMBER}\s*(ms|s|m|h)?\s*$")]
+_AnyDuration = Annotated[float, Field(ge=0, le=YEAR)] | _Text
+_PositiveDuration = Annotated[float, Field(gt=0, le=YEAR)] | _Text
 
 Duration = Annotated[
     float,
     Field(ge=0, le=YEAR, allow_inf_nan=False),
-    BeforeValidator(seconds),
-    WithJsonSchema(_NUMBER_OR_TEXT, mode="validation"),
+    BeforeValidator(seconds, json_schema_input_type=_AnyDuration),
 ]
 """Seconds, as a float. Numbers are seconds; text may carry a unit: ``"500ms"``, ``"30s"``, ``"2m"``, ``"1h"``."""
 
-Positive = Annotated[Duration, Field(gt=0)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(no_boolean)]
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(no_boolean)]
-Share = Annotated[Number, Field(gt=0, le=1)]
-Unlimited = BeforeValidator(none_word, json_schema_input_type=Any)
+Positive = Annotated[
+    float,
+    Field(gt=0, le=YEAR, allow_inf_nan=False),
+    BeforeValidator(seconds, json_schema_input_type=_PositiveDuration),
+]
+OptionalPositive = Annotated[
+    Positive | None, BeforeValidator(none_word, json_schema_input_type=_PositiveDuration | _NoneWord)
+]
+
+Count = Annotated[int, Field(ge=1, le=MILLION), BeforeValidator(no_boolean)]
+OptionalCount = Annotated[Count | None, BeforeValidator(none_word, json_schema_input_type=Count | _NoneWord)]
+CountOrZero = Annotated[int, Field(ge=0, le=MILLION), BeforeValidator(no_boolean)]
+
+OptionalBool = Annotated[bool | None, BeforeValidator(none_word, json_schema_input_type=bool | _NoneWord)]
+
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
+OptionalShare = Annotated[Share | None, BeforeValidator(none_word, json_schema_input_type=Share | _NoneWord)]
+ShareOrZero = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Spread = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Factor = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Growth = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Rate = Annotated[float, Field(ge=0, le=MILLION, allow_inf_nan=False), BeforeValidator(no_boolean)]
+
+
+def _jitter_word(value: object) -> object:
+    """Read ``RETRY_JITTER=true`` and ``false`` too: full and none."""
+    word = str(value).lower() if isinstance(value, bool) else lower_case(value)
+    return {"true": "full", "false": "none"}.get(word, word) if isinstance(word, str) else word
+
+
+JitterName = Literal["full", "none", "equal", "decorrelated", "proportional", "constant"]
+Jitter = Annotated[JitterName, BeforeValidator(_jitter_word, json_schema_input_type=JitterName | bool)]
+Mode = Annotated[Literal["enforce", "shadow", "disabled", "forced_open"], BeforeValidator(lower_case)]
+Errors = Annotated[Literal["native", "standard"], BeforeValidator(lower_case)]
 Kind = Annotated[FailureKind, BeforeValidator(lower_case)]
+
+
+def _provider_name(name: str) -> str:
+    """Refuse names that no provider can have."""
+    if ENTRY_NAME.fullmatch(name) is None:
+        slip = name.strip().lower().replace(" ", "-")
+        likely = f"; did you mean {slip!r}?" if ENTRY_NAME.fullmatch(slip) else ""
+        refuse(f"{name!r} is no provider name: those are lower-case letters, digits, '_', '-' and '.'{likely}")
+    return name
+
+
+ProviderName = Annotated[
+    str,
+    AfterValidator(_provider_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{ENTRY_NAME.pattern}$"}),
+]
 
 
 @final
 class FrozenDict(dict[K, V]):
     """A dict that refuses to change, so that frozen settings are frozen all the way down, and hashable."""
 
-    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("settings never change; make new ones, with model_copy(update=...) for instance")
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("settings never change; make new ones, for instance with model_copy(update=...)")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        return repr({str(key) if isinstance(key, str) else key: value for key, value in self.items()})
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -126,41 +182,34 @@ Frozen = AfterValidator(frozen)
 Ignorable = FailureKind | type[BaseException] | Callable[[BaseException], bool]
 
 
-def ignorable(value: object) -> Ignorable:
+def _ignorable(value: object) -> Ignorable:
     """Read one entry of ``breaker.ignore``: a kind, an exception type or a predicate."""
     if isinstance(value, str):
         try:
             return FailureKind(value.strip().lower())
         except ValueError:
-            refuse(f"must be a failure kind: {', '.join(FailureKind)}")
+            refuse(f"{value!r} is no failure kind{nearest(value, FailureKind)}")
     if isinstance(value, type) and not issubclass(value, BaseException):
-        refuse("must be an exception type, a failure kind or a predicate")
+        refuse(f"must be failure kinds, exception types or predicates; {value.__name__} is another kind of type")
     if not callable(value):
-        refuse("must be a failure kind, an exception type or a predicate")
-    return value
+        refuse("must be failure kinds, exception types or predicates")
+    return cast("Ignorable", value)
 
 
-def split_list(value: object) -> object:
-    """Read a list from one line of text, as environment variables must write it: ``not_found, timeout``."""
-    if not isinstance(value, str) or isinstance(value, FailureKind):
-        return value
-    return [part for part in (part.strip() for part in value.split(",")) if part]
-
-
-def shown(value: Ignorable) -> str:
+def _shown(value: Ignorable) -> str:
     """Name an entry of ``breaker.ignore`` in JSON."""
     return value if isinstance(value, str) else f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}"
 
 
-IgnoreList = Annotated[
-    tuple[
-        Annotated[
-            Ignorable,
-            PlainValidator(ignorable),
-            PlainSerializer(shown, return_type=str, when_used="json"),
-            WithJsonSchema({"type": "string", "enum": [kind.value for kind in FailureKind]}),
-        ],
-        ...,
-    ],
-    BeforeValidator(split_list),
+def _split(value: object) -> object:
+    """Read a list from one line of text, as environment variables must write it: ``not_found, timeout``."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_Ignored = Annotated[
+    Ignorable,
+    PlainValidator(_ignorable),
+    PlainSerializer(_shown, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "enum": [kind.value for kind in FailureKind]}),
 ]
+IgnoreList = Annotated[tuple[_Ignored, ...], BeforeValidator(_split, json_schema_input_type=tuple[_Ignored, ...] | str)]

@@ -1,0 +1,70 @@
+"""Find settings that are fine one by one and make no sense together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal, TypeAlias, cast
+
+Path: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """The value at *path* must stand in *relation* to the *other* one, for this *reason*."""
+
+    path: Path
+    value: object
+    written: bool
+    relation: str
+    other: Path
+    other_value: object
+    other_written: bool
+    reason: str
+
+    def __str__(self) -> str:
+        other = f"{'.'.join(self.other)} = {self.other_value}"
+        return f"{'.'.join(self.path)} = {self.value} {self.relation} {other}: {self.reason}"
+
+
+def ordered(
+    table: object,
+    keys: str,
+    reason: str,
+    *,
+    effective: object = None,
+    at: Path = (),
+    refuse: Literal["both", "first", "either"] = "both",
+) -> Iterator[Contradiction]:
+    """
+    Find out whether two values stand in the wrong order.
+
+    Args:
+        table: What was written.
+        keys: Such as ``"attempt <= total"``, or with ``<``.
+        reason: Why it must be so.
+        effective: What comes out when *table* is laid over the defaults. Default: *table*.
+        at: Where *table* stands. Default: at the top.
+        refuse: When the wrong order is an error: when both were written in *table* (default: a default gives way),
+            when the first was, or when either was.
+    """
+    low, sign, high = keys.split()
+    paths = tuple(low.split(".")), tuple(high.split("."))
+    was = [is_written(table, path) for path in paths]
+    if not {"both": all(was), "first": was[0], "either": any(was)}[refuse]:
+        return
+    whole = table if effective is None else effective
+    first, second = (cast("float | None", reduce(getattr, path, whole)) for path in paths)
+    if first is None or second is None or first < second or (sign == "<=" and first == second):
+        return
+    relation = "must be less than" if sign == "<" else "must not be more than"
+    here, there = ((*at, *path) for path in paths)
+    yield Contradiction(here, first, was[0], relation, there, second, was[1], reason)
+
+
+def is_written(table: object, path: Path) -> bool:
+    """Tell whether somebody wrote the value at *path*."""
+    if path[0] not in getattr(table, "model_fields_set", ()):
+        return False
+    return len(path) == 1 or is_written(getattr(table, path[0]), path[1:])

@@ -1,0 +1,165 @@
+"""All settings of one registry, and where each of them came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from typing import Annotated, Any, Self, final
+
+from pydantic import Field, PrivateAttr
+
+from resilience.errors import ConfigurationError
+from resilience.settings._checks import Contradiction, Path
+from resilience.settings._models import OperationSettings, ProviderSettings, overruled, with_operation
+from resilience.settings._origins import (
+    DEFAULT,
+    INIT,
+    Difference,
+    Origin,
+    default_of,
+    inherits,
+    is_there,
+    look_up,
+    written,
+)
+from resilience.settings._places import entry, resolve, unknown_in
+from resilience.settings._tables import Table, merged
+from resilience.settings._types import Count, Frozen, FrozenDict, ProviderName
+
+
+@final
+class Settings(Table):
+    """
+    All settings of one registry.
+
+    Args:
+        enabled: False turns every call into a plain await. Default: True.
+        defaults: What holds for every provider. Default: `ProviderSettings()`.
+        providers: What single providers do differently, by name; what is not written there comes from *defaults*.
+        max_providers: So many providers are kept at a time. Default: 1024.
+
+    Raises:
+        ConfigurationError: Something makes no sense; the text names each such setting, its value, where it came from
+            and the likely slip.
+    """
+
+    enabled: bool = True
+    """False turns every call into a plain await."""
+    defaults: ProviderSettings = ProviderSettings()
+    """What holds for every provider."""
+    providers: Annotated[Mapping[ProviderName, ProviderSettings], Frozen] = Field(
+        default_factory=FrozenDict[str, ProviderSettings]
+    )
+    """What single providers do differently, by name. What is not written comes from *defaults*."""
+    max_providers: Count = 1024
+    """So many providers are kept at a time; idle ones make room."""
+
+    _origins: dict[Path, Origin] = PrivateAttr(default_factory=dict[Path, Origin])
+
+    @classmethod
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        file: str | PathLike[str] | None = None,
+        environment: str | None = None,
+        **init: Any,
+    ) -> Settings:
+        """
+        Collect settings: arguments win over environment variables, those over the file, that over the defaults.
+
+        Args:
+            environ: The environment variables. Default: those of the process.
+            file: A TOML, YAML or JSON file. Default: what ``RESILIENCE_CONFIG`` names, if anything.
+            environment: Which of the file's overlays, its ``[environments.<name>]`` tables, is laid over the rest of
+                it. Default: what ``RESILIENCE_ENV`` names, if anything.
+            **init: Settings, as `Settings` takes them; tables may be partial.
+
+        Raises:
+            ConfigurationError: Something makes no sense; the text names each such setting, its value, where it came
+                from and the likely slip.
+        """
+        from resilience.settings._sources import collected
+
+        return collected(environ, file, environment, init)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of a settings file, its ``environments`` included."""
+        from resilience.settings._schema import file_schema
+
+        return file_schema(cls)
+
+    def for_provider(self, name: str) -> ProviderSettings:
+        """Return what holds for the provider *name*: its own entry laid over the defaults."""
+        own = entry(self.providers, name)
+        found = self.defaults if own is None else merged(self.defaults, own)
+        return found if self.enabled else merged(found, ProviderSettings(enabled=False))
+
+    def origin(self, key: str) -> Origin:
+        """
+        Return where a value that is in force came from.
+
+        Args:
+            key: The setting, such as ``"providers.openai.retry.max_attempts"``. A provider without an entry of its
+                own has what the defaults say.
+
+        Raises:
+            ConfigurationError: There is no such setting.
+        """
+        path = resolve(Settings, tuple(key.split(".")), self)
+        if path is None:
+            raise ConfigurationError(f"{key}: {unknown_in(Settings, tuple(key.split('.')))}")
+        return self._origin(path)
+
+    def differences(self) -> list[Difference]:
+        """Return every setting that was written and differs from what would hold without it."""
+        found = ((path, value, self._inherited(path)) for path, value in written(self))
+        return [
+            Difference(".".join(path), value, default, self._origin(path))
+            for path, value, default in found
+            if value != default
+        ]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """
+        Return a copy with *update* in place of what is there; the rest keeps its origins.
+
+        Args:
+            update: The fields that change. They are checked like any others.
+            deep: Whether to copy the values too. Default: False, they cannot change anyway.
+
+        Raises:
+            ConfigurationError: The result would make no sense.
+        """
+        copy = super().model_copy(update=update, deep=deep)
+        copy._origins = {path: origin for path, origin in self._origins.items() if path[0] not in (update or ())}
+        return copy
+
+    # Where a value came from does not matter for what it is.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def _origin(self, path: Path) -> Origin:
+        return next((self._origins.get(at, INIT) for at in inherits(path) if is_there(self, at)), DEFAULT)
+
+    def _inherited(self, path: Path) -> object:
+        """Return what would hold at *path* if nobody had written there."""
+        places = list(inherits(path))
+        above = [look_up(self, at) for at in places[1:] if is_there(self, at)]
+        return above[0] if above else default_of(Settings(), places[-1])
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        for at, own, effective in self._scopes():
+            yield from overruled(own, effective, at)
+
+    def _scopes(self) -> Iterator[tuple[Path, ProviderSettings | OperationSettings, ProviderSettings]]:
+        """Return every entry, and what comes out when it is laid over what it inherits."""
+        providers = [(("providers", name), own, merged(self.defaults, own)) for name, own in self.providers.items()]
+        for at, own, effective in [(("defaults",), self.defaults, self.defaults), *providers]:
+            yield at, own, effective
+            for name, operation in own.operations.items():
+                yield (*at, "operations", name), operation, with_operation(effective, operation)
