@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 from benchmarks.targets import answer
-from resilience import ProviderRegistry, Settings
+from resilience import ProviderRegistry, ResilientProvider, Settings
 
 PROVIDERS = 1000
 
@@ -41,13 +41,13 @@ async def bytes_per_provider() -> float:
     Each has its circuit, windows, gate and budget by then, and whatever the event loop keeps for it.
     """
     registry = ProviderRegistry(Settings(max_providers=PROVIDERS + 1))
-    await registry.provider("first").execute(answer, 1)  # what is made once for all of them
+    await ResilientProvider("first", registry=registry).execute(answer, 1)  # what is made once for all of them
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for number in range(PROVIDERS):
-            await registry.provider(f"provider-{number}").execute(answer, 1)
+            await ResilientProvider(f"provider-{number}", registry=registry).execute(answer, 1)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:

@@ -30,7 +30,7 @@ async def refuse() -> None:
 async def check() -> None:
     """Make one call, then fail until the circuit opens, and see the next call refused."""
     registry = resilience.ProviderRegistry(resilience.Settings())
-    provider = registry.provider("smoke")
+    provider = resilience.ResilientProvider("smoke", registry=registry)
     if await provider.execute(answer, 42) != 42:
         sys.exit("execute lost the answer")
     once = provider.with_options(retry=False)
@@ -39,7 +39,7 @@ async def check() -> None:
     outcome = await provider.try_execute(answer, 42)
     if not outcome.rejected or provider.breaker.state is not resilience.CircuitState.OPEN:
         sys.exit(f"five failures in a row did not open the circuit: {outcome}")
-    if await registry.provider("other").execute(answer, 42) != 42:
+    if await resilience.ResilientProvider("other", registry=registry).execute(answer, 42) != 42:
         sys.exit("the trouble of one provider touched another")
 
 
