@@ -189,8 +189,9 @@ def types(session: nox.Session) -> None:
     """Check types with mypy and pyright, and that the public names are typed completely."""
     install(session, "types")
     session.run("mypy")
-    session.run("pyright", "--warnings")
-    session.run("pyright", "--verifytypes", "resilience", "--ignoreexternal", env=ISOLATED)
+    python = str(Path(session.bin) / "python")
+    session.run("pyright", "--warnings", "--pythonpath", python)
+    session.run("pyright", "--verifytypes", "resilience", "--ignoreexternal", "--pythonpath", python)
 
 
 @nox.session

@@ -66,6 +66,11 @@ def _aiobreaker(call: Target) -> Target:
     return cast("Target", breaker(call))
 
 
+def _hyx(call: Target) -> Target:
+    retry = hyx.retry.retry(attempts=ATTEMPTS, backoff=PAUSE)  # pyright: ignore[reportUnknownMemberType]
+    return cast("Target", retry(call))
+
+
 async def tenacity_aiobreaker(target: Target, seconds: float | None) -> Target:
     """The usual pick."""
     return _tenacity(_aiobreaker(_limited(target, seconds)))
@@ -86,7 +91,7 @@ async def hyx_decorators(target: Target, seconds: float | None) -> Target:
     """Its three decorators, stacked; its timeout runs each call in a task of its own."""
     limited = target if seconds is None else hyx.timeout.timeout(seconds)(target)
     breaker = hyx.circuitbreaker.consecutive_breaker(failure_threshold=FAILURES, recovery_time_secs=60)
-    return cast("Target", hyx.retry.retry(attempts=ATTEMPTS, backoff=PAUSE)(breaker(limited)))
+    return _hyx(breaker(limited))
 
 
 async def hyx_contexts(target: Target, seconds: float | None) -> Target:
@@ -101,7 +106,7 @@ async def hyx_contexts(target: Target, seconds: float | None) -> Target:
                 return await target(number)
         raise AssertionError("the breaker of hyx has swallowed an error")
 
-    return cast("Target", hyx.retry.retry(attempts=ATTEMPTS, backoff=PAUSE)(attempt))
+    return _hyx(attempt)
 
 
 async def redress_policy(target: Target, seconds: float | None) -> Target:
