@@ -17,7 +17,7 @@ T = TypeVar("T", bound="Table")
 class Table(BaseModel):
     """A table of settings. Its repr shows what differs, and only what was written overrides when tables are merged."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **data: Any) -> None:
         try:

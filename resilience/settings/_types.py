@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NoReturn, TypeGuard, TypeVar, cast, final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -46,6 +45,8 @@ def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
 
 def likely(word: str, among: Iterable[str]) -> str:
     """Ask whether the closest of *among* was meant; empty if none is close."""
+    from difflib import get_close_matches  # slow to import, and only mistakes need it
+
     close = get_close_matches(word.strip().lower(), list(among), n=1)
     return f"; did you mean {str(close[0])!r}?" if close else ""
 
