@@ -67,8 +67,7 @@ def _aiobreaker(call: Target) -> Target:
 
 
 def _hyx(call: Target) -> Target:
-    retry = hyx.retry.retry(attempts=ATTEMPTS, backoff=PAUSE)  # pyright: ignore[reportUnknownMemberType]
-    return cast("Target", retry(call))
+    return cast("Target", hyx.retry.retry(attempts=ATTEMPTS, backoff=PAUSE)(call))  # pyright: ignore[reportUnknownMemberType]
 
 
 async def tenacity_aiobreaker(target: Target, seconds: float | None) -> Target:
