@@ -28,8 +28,9 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = (3, 11)
 WHEELHOUSE = ROOT / ".nox" / "wheelhouse"
 
-# Neither the source tree nor a user's own site-packages may stand in for the wheel.
-ISOLATED = {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+# The source tree must not stand in for the wheel: `python -P` keeps the working directory out of the path, for this
+# process alone, so that tests may start Python as users do.
+ISOLATED = {"PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
 
 # What must be covered to the last branch: the parts that decide. The rest is reported.
 FULLY_COVERED = (
@@ -139,14 +140,14 @@ def install(session: nox.Session, *groups: str) -> None:
 def demo(session: nox.Session) -> None:
     """Upload to a misbehaving provider, unprotected and protected, and compare."""
     install(session)
-    session.run("python", "-m", "resilience", "demo", *session.posargs, env=ISOLATED)
+    session.run("python", "-P", "-m", "resilience", "demo", *session.posargs, env=ISOLATED)
 
 
 @nox.session
 def smoke(session: nox.Session) -> None:
     """Say within seconds whether the built wheel, once installed, works."""
     install(session)
-    session.run("python", "tests/packaging/smoke.py", env=ISOLATED)
+    session.run("python", "-P", "tests/packaging/smoke.py", env=ISOLATED)
 
 
 def run_tests(session: nox.Session, version: str) -> None:
@@ -155,7 +156,7 @@ def run_tests(session: nox.Session, version: str) -> None:
     data = ROOT / f".coverage.{version}"
     data.unlink(missing_ok=True)
     environment = {**ISOLATED, "COVERAGE_FILE": str(data)}
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("python", "-P", "-m", "coverage", "run", "-m", "pytest", *session.posargs, env=environment)
 
 
 for _version, _path in INTERPRETERS.items():

@@ -14,7 +14,7 @@ LIST_MODULES = "import json, sys; {}; print(json.dumps(sorted(sys.modules)))"
 def modules_after(code: str) -> set[str]:
     """The modules a fresh interpreter has loaded after *code*."""
     asked = subprocess.run(
-        [sys.executable, "-c", LIST_MODULES.format(code)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-P", "-c", LIST_MODULES.format(code)], capture_output=True, text=True, check=True, timeout=60
     )
     return set(json.loads(asked.stdout))
 
