@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar, final
 
 import anyio
@@ -26,7 +27,7 @@ from resilience._core.budget import Charge
 from resilience._core.circuit import Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import attach
-from resilience.errors import CallRejected, CallTimeout, DeadlineExceeded, ProviderError, ProviderGated, annotate
+from resilience.errors import CallRejected, DeadlineExceeded, ProviderError, ProviderGated, ResilienceError, annotate
 from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
 from resilience.failure import Failure
 from resilience.guard import Guard, guard, here, outer_deadline
@@ -169,7 +170,7 @@ class Call:
             return self.runtime.reject(rejection, self.plan.operation)
         self.charge_back()
         self._give_up(self._error, self._failure, rejection.reason)
-        if self.plan.standard:
+        if self._is_providers(self._error):
             standard = ProviderError(self._failure)
             standard.__cause__ = self._error
             return standard
@@ -370,9 +371,12 @@ class Call:
         """Raise what stands for *error* where it is not the error itself."""
         if isinstance(error, TypeError):
             explain_misuse(error, func)
-        elif self.plan.standard and self._failure is not None and isinstance(error, Exception):
-            if not isinstance(error, CallTimeout | CallRejected):
-                raise ProviderError(self._failure) from error
+        elif self._is_providers(error) and self._failure is not None:
+            raise ProviderError(self._failure) from error
+
+    def _is_providers(self, error: BaseException) -> bool:
+        """Whether *error* is to be replaced by the standard one: not ours, and no cancellation."""
+        return self.plan.standard and isinstance(error, Exception) and not isinstance(error, ResilienceError)
 
     def _tell_timeout(self, error: BaseException, duration: float) -> None:
         runtime = self.runtime
@@ -391,6 +395,8 @@ class Call:
 
     def _tell_failure(self, failure: Failure, duration: float) -> None:
         runtime = self.runtime
+        if not runtime.bus.hears(AttemptFailed):
+            return
         runtime.bus.emit(
             AttemptFailed(
                 provider=runtime.name,
@@ -404,10 +410,9 @@ class Call:
 
 
 def _mark(error: BaseException, mark: tuple[str, int, float]) -> None:
-    try:
+    # An exception with slots only takes no mark: then an outer call of the same provider may try again.
+    with suppress(AttributeError):
         error.__resilience_spent__ = mark  # type: ignore[attr-defined]
-    except AttributeError:
-        pass  # an exception with slots only: an outer call of the same provider may try again
 
 
 def explain_misuse(error: TypeError, func: object) -> None:

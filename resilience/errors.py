@@ -65,6 +65,11 @@ class CallTimeout(ResilienceError, TimeoutError):
     and *elapsed* are seconds.
     """
 
+    def __init__(self, *facts: object) -> None:
+        # TimeoutError is an OSError, which would read the facts as errno, text and file name.
+        super().__init__()
+        self.args = facts
+
     @property
     def provider(self) -> str:
         """The provider's name."""
@@ -149,9 +154,13 @@ class ProviderGated(CallRejected):
 
 
 class DeadlineExceeded(CallRejected, TimeoutError):
-    """The caller's own deadline had passed, or would have passed while waiting, before the call left."""
+    """The caller's own deadline had passed before the call left."""
 
-    _what = "deadline would pass"
+    def __init__(self, *facts: object) -> None:
+        super().__init__()
+        self.args = facts  # as in CallTimeout
+
+    _what = "deadline has passed"
 
 
 _NOTE = "resilience: "

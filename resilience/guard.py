@@ -128,9 +128,9 @@ class AsyncioGuard(_Base):
             self._entry.timer.cancel()
             self._entry.timer = None
         task = self._entry.task
-        if self._end() and task is not None and task.uncancel() <= self._cancelling:
-            if isinstance(error, CancelledError):
-                raise self._timeout() from error
+        late = self._end()
+        if late and task is not None and task.uncancel() <= self._cancelling and isinstance(error, CancelledError):
+            raise self._timeout() from error
 
     def _expire(self) -> None:
         lane = self._lane

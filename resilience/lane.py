@@ -53,7 +53,7 @@ _GRACE: Final = 1.0
 if sys.version_info >= (3, 12):
     task_of: Callable[[AbstractEventLoop], Task[Any] | None] = asyncio.current_task
 else:
-    task_of = asyncio.tasks._current_tasks.get
+    task_of = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 get_ident = threading.get_ident
 
@@ -140,7 +140,7 @@ class Lane:
         self.live: dict[Task[Any] | Entry, float] = {}
         self.successes = 0
         self.seen = 0
-        self.timer: TimerHandle | None | bool = None if self._needs_timer(loop) else True
+        self.timer: TimerHandle | bool | None = None if self._needs_timer(loop) else True
         self._watcher = watcher
         self._late: dict[Task[Any] | Entry, float] = {}
         self._slow_due = math.inf
@@ -153,7 +153,7 @@ class Lane:
     # -- entries ---------------------------------------------------------------------------------------------------
 
     def begin(self, key: Task[Any] | Entry, began: float) -> None:
-        """Enter an attempt that begins at *began*. (The fast path does the same by hand.)"""
+        """Enter an attempt that begins at *began*; the fast path does the same by hand."""
         self.live[key] = began
         if self.timer is None:
             self.arm(began)

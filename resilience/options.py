@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from resilience._core.words import UNSET, Unset
 from resilience.errors import ConfigurationError
@@ -19,11 +19,11 @@ from resilience.settings import RetrySettings
 class Options:
     """The options of one view. `UNSET` is "as the settings have it"."""
 
-    timeout: float | None | Unset = UNSET
-    attempt_timeout: float | None | Unset = UNSET
+    timeout: float | Unset | None = UNSET
+    attempt_timeout: float | Unset | None = UNSET
     deadline: Deadline | None = None
     operation: str = ""
-    idempotent: bool | None | Unset = UNSET
+    idempotent: bool | Unset | None = UNSET
     retry: RetrySettings | bool = True
     refresh: Callable[[], Awaitable[object]] | None = None
 
@@ -59,6 +59,13 @@ class Options:
         )
 
 
+class View(NamedTuple):
+    """The options of a view, and what they mean for its runtime."""
+
+    options: Options
+    plan: Plan
+
+
 def _refuse(name: str, value: object, expected: str, slip: str = "") -> None:
     raise ConfigurationError(f"with_options({name}={value!r}): expected {expected}" + (f"; {slip}" if slip else ""))
 
@@ -87,7 +94,9 @@ def _check_idempotent(name: str, value: object) -> None:
 
 def _check_retry(name: str, value: object) -> None:
     if not isinstance(value, bool | RetrySettings):
-        _refuse(name, value, "RetrySettings(...), False or True", "a number of attempts is RetrySettings(max_attempts=n)")
+        _refuse(
+            name, value, "RetrySettings(...), False or True", "a number of attempts is RetrySettings(max_attempts=n)"
+        )
 
 
 def _check_refresh(name: str, value: object) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, final
 
-from resilience import registry as _registry
 from resilience._core.circuit import Period, Permit
 from resilience._core.words import UNSET, Unset, Verdict
 from resilience.attempts import Attempts
@@ -22,13 +21,13 @@ from resilience.classify import Rule
 from resilience.errors import CallTimeout
 from resilience.events import Event, Listener
 from resilience.lane import Lane, get_ident, task_of
-from resilience.options import Options
+from resilience.options import Options, View
 from resilience.outcome import Outcome
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
-from resilience.registry import ProviderRegistry, default_registry
+from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
-from resilience.runtime import NO_LANE, ProviderRuntime
+from resilience.runtime import NO_LANE, Plan, ProviderRuntime
 from resilience.settings import RetrySettings
 
 P = ParamSpec("P")
@@ -52,19 +51,17 @@ class ResilientProvider:
         ConfigurationError: The name is not one, or the environment holds something that makes no sense.
     """
 
-    __slots__ = ("_lane", "_options", "_plan", "_runtime")
+    __slots__ = ("_lane", "_runtime", "_view")
 
     def __init__(self, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None) -> None:
-        if registry is None:
-            registry = _registry.current or default_registry()
-        # A name that is known needs no check.
-        runtime = registry.runtimes.get(name) if endpoint is None and name.__class__ is str else None
-        if runtime is None:
-            runtime = registry.runtime(name, endpoint)
+        runtimes = known if registry is None else registry.runtimes
+        try:
+            runtime = runtimes[name if endpoint is None else key_of(name, endpoint)]
+        except (KeyError, TypeError):
+            runtime = (registry if registry is not None else default_registry()).runtime(name, endpoint)
         self._runtime = runtime
         self._lane = runtime.lane
-        self._plan = runtime.plan
-        self._options: Options | None = None
+        self._view: View | None = None
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
@@ -91,7 +88,10 @@ class ResilientProvider:
         if period is None:
             rejection = self._runtime.rejection()
             if rejection is not None:
-                raise rejection
+                try:
+                    raise rejection
+                finally:
+                    del rejection  # its traceback holds this frame
             return await self._look_closer(func, args, kwargs)
         if get_ident() != lane.thread or (task := task_of(lane.loop)) is None or task in lane.live:
             return await self._look_closer(func, args, kwargs)
@@ -103,7 +103,8 @@ class ResilientProvider:
         try:
             result = await (func(*args, **kwargs) if kwargs else func(*args))  # type: ignore[call-arg]
         except BaseException as error:
-            call = self._failed(error, func, lane, task, cancelling, period, began)
+            expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
+            call = self._failed(error, func, lane=lane, period=period, began=began, expired=expired)
             if call is None:
                 raise
         else:
@@ -147,7 +148,9 @@ class ResilientProvider:
 
     def attempts(self) -> Attempts:
         """
-        Iterate over the attempts of one call whose body is a block instead of a function::
+        Iterate over the attempts of one call whose body is a block instead of a function.
+
+        ::
 
             async for attempt in provider.attempts():
                 async with attempt:
@@ -156,20 +159,20 @@ class ResilientProvider:
         A failure that is worth another attempt is swallowed by the block and the iteration goes on; the last one
         comes out. Nothing is held between iterations, so leaving by ``break`` or ``return`` leaks nothing.
         """
-        return Attempts(self._current(), self._plan)
+        return Attempts(self._current(), self._plan())
 
     # -- options ---------------------------------------------------------------------------------------------------
 
     def with_options(
         self,
         *,
-        timeout: float | None | Unset = UNSET,
-        attempt_timeout: float | None | Unset = UNSET,
-        deadline: Deadline | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
+        attempt_timeout: float | Unset | None = UNSET,
+        deadline: Deadline | Unset | None = UNSET,
         operation: str | Unset = UNSET,
-        idempotent: bool | None | Unset = UNSET,
+        idempotent: bool | Unset | None = UNSET,
         retry: RetrySettings | bool | Unset = UNSET,
-        refresh: Callable[[], Awaitable[object]] | None | Unset = UNSET,
+        refresh: Callable[[], Awaitable[object]] | Unset | None = UNSET,
     ) -> ResilientProvider:
         """
         Return a view of this provider: the same state, other options. What is not given stays as it is.
@@ -187,7 +190,7 @@ class ResilientProvider:
         Raises:
             ConfigurationError: A value makes no sense.
         """
-        options = (self._options or Options()).changed(
+        options = (self._view.options if self._view is not None else Options()).changed(
             timeout=timeout,
             attempt_timeout=attempt_timeout,
             deadline=deadline,
@@ -197,8 +200,9 @@ class ResilientProvider:
             refresh=refresh,
         )
         view = object.__new__(ResilientProvider)
-        view._options = options
-        view._bind(self._current())
+        view._view = View(options, options.plan(self._current()))
+        view._runtime = self._runtime
+        view._lane = NO_LANE
         return view
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ class ResilientProvider:
 
     def explain(self) -> Explanation:
         """Return what would happen to a call now, and why, with figures. Changes nothing."""
-        return explain(self._current(), self._plan)
+        return explain(self._current(), self._plan())
 
     def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """
@@ -253,46 +257,36 @@ class ResilientProvider:
 
     # -- behind the fast path --------------------------------------------------------------------------------------
 
-    def _bind(self, runtime: ProviderRuntime) -> None:
-        options = self._options
-        self._runtime = runtime
-        self._plan = runtime.plan if options is None else options.plan(runtime)
-        self._lane = runtime.lane if options is None else NO_LANE
+    def _plan(self) -> Plan:
+        return self._runtime.plan if self._view is None else self._view.plan
 
     def _current(self) -> ProviderRuntime:
         """Return the runtime, or its successor if the registry has forgotten it meanwhile."""
         while (successor := self._runtime.successor) is not None:
-            self._bind(successor())
+            self._runtime = runtime = successor()
+            self._lane = NO_LANE
+            if self._view is not None:
+                self._view = View(self._view.options, self._view.options.plan(runtime))
         return self._runtime
 
-    async def _look_closer(
-        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> T:
+    async def _look_closer(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         runtime = self._current()
         if not runtime.enabled:
             return await func(*args, **kwargs)
-        call = Call(runtime, self._plan, runtime.clock())
-        if call.lane.loop is not None and not self._plan.own_limit:
+        call = Call(runtime, self._plan(), runtime.clock())
+        if call.lane.loop is not None and not call.plan.own_limit:
             self._lane = call.lane  # from the next call on the fast path
         return await call.run(func, args, kwargs)
 
     def _failed(
-        self,
-        error: BaseException,
-        func: object,
-        lane: Lane,
-        task: Task[Any],
-        cancelling: int,
-        period: Period,
-        began: float,
+        self, error: BaseException, func: object, *, lane: Lane, period: Period, began: float, expired: bool
     ) -> Call | None:
         """Settle a first attempt that failed on the fast path; return its call if another attempt follows."""
-        expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
-        call = Call(self._runtime, self._plan, began, attempt=1)
+        call = Call(self._runtime, self._plan(), began, attempt=1)
         raised = error
         try:
             if expired:
-                plan = self._plan
+                plan = call.plan
                 raised = CallTimeout(self.name, plan.operation, plan.scope, lane.limit, lane.clock() - began)
                 raised.__cause__ = error
             if call.failed(raised, began, lane.limit, expired=expired, permit=Permit(period)):

@@ -154,16 +154,23 @@ class ProviderRegistry:
         return fallback
 
 
+def key_of(name: str, endpoint: str) -> str:
+    """Return the key under which an endpoint of a provider is known."""
+    return f"{name}/{endpoint}"
+
+
 def _checked(name: str, endpoint: str | None) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(f"{name!r} is no provider name: use {_suggestion(name)}, from a-z, 0-9, '_', '.' and '-'")
+        raise ConfigurationError(
+            f"{name!r} is no provider name: use {_suggestion(name)}, from a-z, 0-9, '_', '.' and '-'"
+        )
     if endpoint is None:
         return name
     if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
         raise ConfigurationError(
             f"{endpoint!r} is no endpoint name: use letters, digits, '_', '.', ':' and '-', such as 'eu-west-1'"
         )
-    return f"{name}/{endpoint}"
+    return key_of(name, endpoint)
 
 
 def _suggestion(name: object) -> str:
@@ -171,10 +178,11 @@ def _suggestion(name: object) -> str:
     return repr(cleaned or "openai")
 
 
-current: ProviderRegistry | None = None
-"""The registry of this process, once there is one."""
+known: dict[str, ProviderRuntime] = {}
+"""The runtimes of the process's registry, by name. One dict for ever, so that a new handle finds it at once."""
 
-_current_lock = threading.Lock()
+_default: ProviderRegistry | None = None
+_default_lock = threading.Lock()
 
 
 def default_registry() -> ProviderRegistry:
@@ -184,8 +192,9 @@ def default_registry() -> ProviderRegistry:
     Raises:
         ConfigurationError: The environment or the settings file holds something that makes no sense.
     """
-    global current
-    with _current_lock:
-        if current is None:
-            current = ProviderRegistry(Settings.from_environment())
-        return current
+    global _default  # noqa: PLW0603 - one default for each process, made when it is first needed
+    with _default_lock:
+        if _default is None:
+            _default = ProviderRegistry(Settings.from_environment())
+            _default.runtimes = known
+        return _default

@@ -106,7 +106,9 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
     left = runtime.gate_left(now)
     longest = runtime.settings.gate.max_wait
     if left > longest:
-        text = f"refuses: the provider asked for a pause, {left:.1f} s are left of it (waiting is limited to {longest:g} s)"
+        text = (
+            f"refuses: the provider asked for a pause, {left:.1f} s of it are left (a call waits {longest:g} s at most)"
+        )
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
     text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan)
     return Explanation(admitted=True, reason=None, retry_after=left or None, state=state, text=text)
@@ -118,7 +120,8 @@ def _admits(runtime: ProviderRuntime, plan: Plan) -> str:
     if now.state is CircuitState.DISABLED:
         what = "breaker disabled"
     elif now.state is CircuitState.CLOSED:
-        what = f"circuit closed, {now.failures_in_a_row} failures in a row, {now.failed} of {now.calls} calls failed lately"
+        row, lately = now.failures_in_a_row, f"{now.failed} of {now.calls} calls failed lately"
+        what = f"circuit closed, {row} failures in a row, {lately}"
     else:
         what = "the next call is a probe"
     return f"admits: {what}; up to {attempts} attempts"

@@ -11,7 +11,6 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import random
@@ -23,7 +22,7 @@ from typing import Any, TypeAlias, final
 from weakref import WeakSet
 
 from resilience._core.budget import Charge, RetryBudget
-from resilience._core.circuit import CircuitState, Permit, Refusal
+from resilience._core.circuit import CircuitState, Evidence, Permit, Refusal
 from resilience._core.gate import Gate
 from resilience._core.words import UNSET, Reason, Unset, Verdict
 from resilience.classify import Rule, classify
@@ -82,7 +81,18 @@ class Common:
 class Plan:
     """What one kind of call is entitled to: settings and options, worked out once."""
 
-    __slots__ = ("deadline", "idempotent", "limit", "operation", "own_limit", "refresh", "retry", "slow_after", "standard", "total")
+    __slots__ = (
+        "deadline",
+        "idempotent",
+        "limit",
+        "operation",
+        "own_limit",
+        "refresh",
+        "retry",
+        "slow_after",
+        "standard",
+        "total",
+    )
 
     def __init__(
         self,
@@ -127,6 +137,9 @@ class Counts:
     rejected: int
 
 
+# Looking up a member of an enum costs as much as making the exception it goes into.
+_CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
+
 _runtimes: WeakSet[ProviderRuntime] = WeakSet()
 
 
@@ -158,6 +171,8 @@ class ProviderRuntime:
         "plan",
         "probing",
         "recovered",
+        "refused_because",
+        "refused_until",
         "rejected",
         "retries",
         "rng",
@@ -184,6 +199,8 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
+        self.refused_until = -math.inf
+        self.refused_because: Evidence | None = None
         self._tools = tools
         self._plans: dict[str, Plan] = {}
         self._zero()
@@ -224,9 +241,9 @@ class ProviderRuntime:
         *,
         operation: str,
         retry: RetrySettings | None = None,
-        attempt_timeout: float | None | Unset = UNSET,
-        total: float | None | Unset = UNSET,
-        idempotent: bool | None | Unset = UNSET,
+        attempt_timeout: float | Unset | None = UNSET,
+        total: float | Unset | None = UNSET,
+        idempotent: bool | Unset | None = UNSET,
         deadline: float = math.inf,
         refresh: Callable[[], Any] | None = None,
     ) -> Plan:
@@ -268,7 +285,7 @@ class ProviderRuntime:
     # -- lanes -----------------------------------------------------------------------------------------------------
 
     def lane_for(self, plan: Plan, loop: Any) -> Lane:
-        """Return the lane for calls under *plan* on *loop* (None: any loop that is not asyncio's), making it if need be."""
+        """Return the lane for calls under *plan* on *loop*, None for any that is not asyncio's; make it if need be."""
         limit = self.plan.limit if plan.own_limit else plan.limit
         slow_after = self.plan.slow_after if plan.own_limit else plan.slow_after
         key = (loop if loop is not None else get_ident(), limit)
@@ -304,6 +321,9 @@ class ProviderRuntime:
         usual = self.enabled and self.successor is None and self.common.gate.until == -math.inf
         door = circuit.door if usual else None
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
+        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow
+        self.refused_because = circuit.evidence
+        self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
         for lane in self.lanes.values():
             lane.door = door
             lane.turn_at = turn_at
@@ -332,14 +352,11 @@ class ProviderRuntime:
 
         The cheap answer of an open circuit, without a lock: at worst it is a moment late.
         """
-        circuit = self.breaker.circuit
-        if circuit.period.state is not CircuitState.OPEN or circuit.rules.shadow or self.successor is not None:
-            return None
-        left = circuit.until - self.clock()
-        if left <= 0 or not self.enabled:
+        left = self.refused_until - self.clock()
+        if left <= 0:
             return None
         self.rejected += 1
-        rejection = CircuitOpen(self.name, Reason.CIRCUIT_OPEN, left, circuit.evidence)
+        rejection = CircuitOpen(self.name, _CIRCUIT_OPEN, left, self.refused_because)
         if self.bus.hears_rejections:
             self.tell_rejection(rejection, "")
         return rejection
@@ -393,9 +410,8 @@ class ProviderRuntime:
         if task in self.probing:
             return Permit(None)
         answer = self.breaker.acquire(now)
-        if isinstance(answer, Permit) and answer.period is not None:
-            if answer.period.state is CircuitState.HALF_OPEN:
-                self.probing.add(task)
+        if isinstance(answer, Permit) and answer.probe:
+            self.probing.add(task)
         return answer
 
     def _judge_hanging(self, now: float) -> None:

@@ -95,6 +95,11 @@ class Permit:
         self.period = period
         self.live = True
 
+    @property
+    def probe(self) -> bool:
+        """Whether it holds a probe's slot of a half-open circuit."""
+        return self.period is not None and self.period.state is CircuitState.HALF_OPEN
+
 
 class Evidence(NamedTuple):
     """Why the circuit opened, in figures; its text is made only when somebody reads it."""

@@ -167,7 +167,9 @@ class CircuitBreaker:
         refresh: Callable[[], None] = _nothing,
     ) -> None:
         if not isinstance(name, str):
-            raise ConfigurationError(f"a circuit breaker's name is a string, not {name!r}: did the settings come first?")
+            raise ConfigurationError(
+                f"a circuit breaker's name is a string, not {name!r}: did the settings come first?"
+            )
         self.name = name
         self.settings = settings if settings is not None else BreakerSettings()
         self.bus = bus if bus is not None else EventBus(process_bus)
@@ -221,7 +223,7 @@ class CircuitBreaker:
 
     def open(self) -> None:
         """Refuse every call until `close` or `reset` is called: for an operator who knows more."""
-        self._decide(lambda now: self.circuit.force_open())
+        self._decide(lambda _: self.circuit.force_open())
 
     def close(self) -> None:
         """Admit calls again at once, with an empty window."""
