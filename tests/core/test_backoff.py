@@ -196,7 +196,9 @@ def test_never_earlier_than_the_hint(hint: float, seed: int) -> None:
 @pytest.mark.parametrize("hint, spread", [(0, 0.01), (2, 0.2), (10, 1), (120, 1)])
 def test_waits_after_a_hint_are_spread(hint: float, spread: float) -> None:
     """Clients that were told the same hint do not come back in the same instant."""
-    assert_uniform(draws(lambda rng: after_hint(hint, rng)), hint, hint + spread)
+    values = draws(lambda rng: after_hint(hint, rng))
+    assert_uniform(values, hint, hint + spread)
+    assert len(set(values)) == _DRAWS
 
 
 @pytest.mark.parametrize("share", [0.0, 1 - 2**-53])
