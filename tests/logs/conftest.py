@@ -10,6 +10,7 @@ import pytest
 import resilience.logging
 from resilience.events import process_bus
 from resilience.logging import DEBUG_EVENTS, log_event
+from resilience.logging.output import LogOutput
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,10 @@ def _left_as_found() -> Generator[None, None, None]:
     logger = logging.getLogger("resilience")
     before = (list(logger.handlers), logger.level, logger.propagate)
     yield
+    stray = [handler for handler in logger.handlers if isinstance(handler, LogOutput)]
+    for output in stray:
+        output.close()
+    assert not stray
     assert (list(logger.handlers), logger.level, logger.propagate) == before
 
 

@@ -160,8 +160,11 @@ def test_line(said: pytest.LogCaptureFixture, event: Event, level: str, text: st
 
 
 @pytest.mark.parametrize("event", [case[0] for case in CASES], ids=lambda event: type(event).__name__)
-def test_nothing_is_made_for_nobody(caplog: pytest.LogCaptureFixture, event: Event) -> None:
+def test_nothing_is_made_for_nobody(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, event: Event
+) -> None:
     """A logger that is switched off gets no record and asks for no correlation id."""
+    monkeypatch.setattr(lines, "trace_id", lambda: pytest.fail("nobody wants to know"))
     caplog.set_level(logging.CRITICAL, logger="resilience")
     lines.log_event(event)
     caplog.set_level(logging.NOTSET, logger="resilience")

@@ -62,18 +62,18 @@ def test_forking_is_no_threat(tmp_path: Path) -> None:
         PRELUDE
         + f"""
 logs.configure(output={str(path)!r})
-for number in range(30):
+for number in range(10):
     lose(f"before-{{number}}")
     if os.fork() == 0:
         lose(f"child-{{number}}")
         break
 else:
-    assert all(os.wait()[1] == 0 for _ in range(30))
+    assert all(os.wait()[1] == 0 for _ in range(10))
 """,
     )
     assert (done.returncode, done.stderr) == (0, "")
     names = re.findall(r"to (\S+) after", path.read_text())
-    assert sorted(names) == sorted(f"{who}-{number}" for who in ("before", "child") for number in range(30))
+    assert sorted(names) == sorted(f"{who}-{number}" for who in ("before", "child") for number in range(10))
 
 
 def test_a_forked_child_writes_its_own_lines(tmp_path: Path) -> None:
