@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Final, ParamSpec
+from typing import Final, ParamSpec, TypeAlias
 
 import httpx
+
+Client: TypeAlias = httpx.AsyncClient
 
 _P = ParamSpec("_P")
 
@@ -26,7 +28,7 @@ def client(
     limits: httpx.Limits = _LIMITS,
     transport: httpx.AsyncBaseTransport | None = None,
     trust_env: bool = True,
-) -> httpx.AsyncClient:
+) -> Client:
     """
     Make an HTTP client for protected calls: it never retries by itself, so attempts do not multiply.
 
@@ -37,9 +39,7 @@ def client(
         transport: Who carries the requests. Default: a connection pool.
         trust_env: Whether proxies and certificates are also taken from the environment. Default: yes.
     """
-    return httpx.AsyncClient(
-        base_url=base_url, timeout=timeout, limits=limits, transport=transport, trust_env=trust_env
-    )
+    return Client(base_url=base_url, timeout=timeout, limits=limits, transport=transport, trust_env=trust_env)
 
 
 def checked(send: Callable[_P, Awaitable[httpx.Response]]) -> Callable[_P, Awaitable[httpx.Response]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar, final
 
-from resilience.events import Event
+from resilience.events import CircuitChanged, Event, GateClosed, RetryScheduled
 
 _E = TypeVar("_E", bound=Event)
 
@@ -20,7 +20,7 @@ class EventRecorder:
         events = EventRecorder()
         provider.subscribe(events)
         ...
-        assert [change.after for change in events.of(CircuitChanged)] == ["open"]
+        assert [change.after for change in events.transitions] == ["open"]
     """
 
     __slots__ = ("events",)
@@ -35,6 +35,21 @@ class EventRecorder:
     def of(self, kind: type[_E]) -> list[_E]:
         """The events of one *kind*, subclasses included, in order."""
         return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def transitions(self) -> list[CircuitChanged]:
+        """The state changes of circuit breakers, in order."""
+        return self.of(CircuitChanged)
+
+    @property
+    def retries(self) -> list[RetryScheduled]:
+        """The retries that were scheduled, in order."""
+        return self.of(RetryScheduled)
+
+    @property
+    def pauses(self) -> list[GateClosed]:
+        """The pauses that providers asked for, in order."""
+        return self.of(GateClosed)
 
     def clear(self) -> None:
         """Forget everything so far."""
