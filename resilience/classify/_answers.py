@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from resilience.classify import _hints
 from resilience.classify._codes import END_OF_ERRORS, FIRST_ERROR, of_code, of_grpc, of_sqlstate, of_status
-from resilience.classify._finding import Finding, name_of, root_of, safely, whole
+from resilience.classify._finding import Finding
+from resilience.classify._foreign import called, each, mapping, name_of, root_of, safely, whole
 from resilience.classify._texts import obstore_answer, xml_code
 from resilience.failure import Category, Failure
 
@@ -25,6 +26,7 @@ _LONGEST_CODE = 64
 _LONGEST_BODY = 65_536
 _CODE_MARKS = frozenset("_-.:/")
 _SQLSTATE_LENGTH = 5
+_CONTENT_HOLDERS = {"httpx": "content", "httpx2": "content", "requests": "_content"}
 
 
 class _Answer(NamedTuple):
@@ -49,9 +51,10 @@ def of_answer(thing: object, now: float | None) -> Failure | None:
     return _obey(failure, _hints.should_retry(answer.headers))
 
 
-def status_of(thing: object) -> int | None:
-    """The HTTP status of an answer that is no error by itself."""
-    return _read(thing).status
+def facts_of(thing: object) -> tuple[int | None, str | None]:
+    """The status and the code of something that they do not explain."""
+    answer = _read(thing)
+    return answer.status, answer.codes[0] if answer.codes else None
 
 
 def _judge(answer: _Answer) -> tuple[Finding | None, str | None]:
@@ -73,7 +76,7 @@ def _obey(failure: Failure, retry: bool | None) -> Failure:
 def _read(thing: object) -> _Answer:
     response = safely(thing, "response")
     if isinstance(response, dict):
-        return _botocore(response)
+        return _botocore(mapping(cast("object", response)))
     root = root_of(type(thing))
     if root == "obstore" and isinstance(thing, BaseException):
         status, code = obstore_answer(thing)
@@ -85,13 +88,11 @@ def _read(thing: object) -> _Answer:
     return _Answer(status, tuple(_clean(_codes(thing, response, status))), headers)
 
 
-def _botocore(response: dict[object, object]) -> _Answer:
-    error, metadata = response.get("Error"), response.get("ResponseMetadata")
-    codes = (error.get("Code"),) if isinstance(error, dict) else ()
-    if not isinstance(metadata, dict):
-        return _Answer(None, tuple(_clean(codes)))
+def _botocore(response: Mapping[object, object]) -> _Answer:
+    metadata = mapping(response.get("ResponseMetadata"))
+    code = mapping(response.get("Error")).get("Code")
     status = _in_range(metadata.get("HTTPStatusCode"))
-    return _Answer(status, tuple(_clean(codes)), _hints.lowered(metadata.get("HTTPHeaders")))
+    return _Answer(status, tuple(_clean((code,))), _hints.lowered(metadata.get("HTTPHeaders")))
 
 
 def _status(thing: object, response: object) -> int | None:
@@ -115,14 +116,11 @@ def _codes(thing: object, response: object, status: int | None) -> Iterator[obje
     """Everything that may be the provider's own code, the most telling first."""
     root = root_of(type(thing))
     if root == "google":  # a list of objects with a reason each
-        errors = safely(thing, "errors")
-        if isinstance(errors, (list, tuple)) and errors and isinstance(errors[0], dict):
-            yield errors[0].get("reason")
+        yield _first_reason(safely(thing, "errors"))
         yield safely(thing, "reason")
     elif root != "aiohttp":
         yield from (safely(thing, name) for name in ("error_code", "code", "type"))
-    body = safely(thing, "body")
-    if isinstance(body, dict):
+    if body := mapping(safely(thing, "body")):
         yield from _codes_in(body)
     elif status is not None and status >= FIRST_ERROR:
         yield from _codes_in_reply(thing if response is None else response)
@@ -130,29 +128,29 @@ def _codes(thing: object, response: object, status: int | None) -> Iterator[obje
 
 def _codes_in(body: Mapping[object, object]) -> Iterator[object]:
     error = body.get("error")
-    inner = error if isinstance(error, dict) else body
-    details = inner.get("details")
-    if isinstance(details, dict):
-        yield details.get("error_code")
-    yield from (inner.get("code"), inner.get("type"), inner.get("status"), error)
+    inner = mapping(error) or body
+    yield mapping(inner.get("details")).get("error_code")
+    yield from (_first_reason(inner.get("errors")), inner.get("code"), inner.get("type"), inner.get("status"), error)
+
+
+def _first_reason(errors: object) -> object:
+    return next((mapping(error).get("reason") for error in each(errors)), None)
 
 
 def _codes_in_reply(response: object) -> Iterator[object]:
-    """Look into a reply that httpx has already read; of others, asking for the content could start reading it."""
-    if root_of(type(response)) not in {"httpx", "httpx2"}:
-        return
-    content = safely(response, "content")
+    """Look into a reply that has been read already: asking for the content must not start reading it."""
+    holder = _CONTENT_HOLDERS.get(root_of(type(response)))
+    content = None if holder is None else safely(response, holder)
     if not isinstance(content, bytes) or len(content) > _LONGEST_BODY:
         return
     if content[:1] == b"<":
         yield xml_code(content.decode("utf-8", "replace"))
         return
     try:
-        body = json.loads(content)
+        body: object = json.loads(content)
     except (ValueError, RecursionError):
         return
-    if isinstance(body, dict):
-        yield from _codes_in(body)
+    yield from _codes_in(mapping(body))
 
 
 def _clean(codes: Iterable[object]) -> Iterator[str]:
@@ -171,29 +169,18 @@ def _clean(codes: Iterable[object]) -> Iterator[str]:
 
 def _of_grpc(thing: object) -> Failure | None:
     """A gRPC call: ``code()``, ``details()``, ``trailing_metadata()``. Google's wrapper holds one in ``response``."""
-    wrapped = safely(thing, "grpc_status_code")
-    call = thing if wrapped is None else safely(thing, "response")
-    name = safely(wrapped if wrapped is not None else _called(call, "code"), "name")
-    details = _called(call, "details")
-    finding = of_grpc(name, details if isinstance(details, str) else "") if isinstance(name, str) else None
+    response = safely(thing, "response")
+    call = thing if response is None else response
+    name = safely(called(call, "code"), "name")
+    if not isinstance(name, str):
+        return None
+    details = called(call, "details")
+    pause, forbidden = _hints.pushback(called(call, "trailing_metadata"))
+    finding = of_grpc(name, details if isinstance(details, str) else "", answered=pause is not None)
     if finding is None:
         return None
-    pause, forbidden = _hints.pushback(_called(call, "trailing_metadata"))
-    status = None if wrapped is None else _in_range(safely(thing, "code"))
-    failure = finding.failure(name_of(thing), status=status, code=str(name), retry_after=pause)
+    failure = finding.failure(name_of(thing), status=_in_range(safely(thing, "code")), code=name, retry_after=pause)
     return _obey(failure, False if forbidden else None)
-
-
-def _called(thing: object, name: str) -> object:
-    """The result of a method that takes nothing, if there is one and it is no property."""
-    method = safely(thing, name)
-    if not callable(method) or isinstance(thing, type):
-        return None
-    try:
-        result: object = method()
-    except Exception:
-        return None
-    return result
 
 
 def _of_database(thing: object) -> Failure | None:

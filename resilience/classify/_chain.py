@@ -6,8 +6,9 @@ import builtins
 from dataclasses import replace
 
 from resilience.classify import _hints
-from resilience.classify._answers import of_answer, status_of
-from resilience.classify._finding import CALLERS_BUG, Finding, name_of, root_of, safely
+from resilience.classify._answers import facts_of, of_answer
+from resilience.classify._finding import CALLERS_BUG, Finding
+from resilience.classify._foreign import members, name_of, root_of, safely
 from resilience.classify._libraries import of_class
 from resilience.classify._roots import of_root
 from resilience.classify._texts import of_text, of_value_error
@@ -36,7 +37,10 @@ _BUGS_IF_PLAIN = (ValueError, LookupError, ArithmeticError)
 
 def of_response(response: object, now: float | None) -> Failure:
     """Classify something that is no exception."""
-    return of_answer(response, now) or _NO_ERROR.failure(name_of(response), status=status_of(response))
+    if (failure := of_answer(response, now)) is not None:
+        return failure
+    status, code = facts_of(response)
+    return _NO_ERROR.failure(name_of(response), status=status, code=code)
 
 
 def of_error(error: BaseException, now: float | None, depth: int = 0) -> Failure:
@@ -53,7 +57,8 @@ def of_error(error: BaseException, now: float | None, depth: int = 0) -> Failure
 def _of_itself(error: Exception) -> Failure:
     """The last word on an error that neither it nor anything inside explains."""
     if not _is_bug(error):
-        return _UNKNOWN.failure(name_of(error), status=status_of(error))
+        status, code = facts_of(error)
+        return _UNKNOWN.failure(name_of(error), status=status, code=code)
     text = of_value_error(error) if isinstance(error, ValueError) else None
     return (text or CALLERS_BUG).failure(name_of(error))
 
@@ -66,9 +71,9 @@ def _is_bug(error: BaseException) -> bool:
 def _unwrapped(error: BaseException) -> BaseException:
     """The only member of a group, and of groups within."""
     for _ in range(_LONGEST_CHAIN):
-        if not isinstance(error, BaseExceptionGroup) or len(error.exceptions) != 1:
+        if len(only := members(error)) != 1:
             break
-        error = error.exceptions[0]
+        error = only[0]
     return error
 
 
@@ -101,9 +106,10 @@ def _walk(error: Exception, now: float | None, depth: int) -> Failure | None:
                 break
             believed, sure = believed and found is None, sure and found is not None
         link = inner
-    return (
-        None if vague is None else _settle(vague.failure(name_of(error), delivery=delivery), error, delivery, sure=sure)
-    )
+    if vague is None:
+        return None
+    status, code = facts_of(error)
+    return _settle(vague.failure(name_of(error), status=status, code=code), error, delivery, sure=sure)
 
 
 def _settle(failure: Failure, error: Exception, delivery: Delivery | None, *, sure: bool) -> Failure:
@@ -120,13 +126,14 @@ def _inner(link: BaseException) -> tuple[BaseException | None, bool]:
         inner = safely(link, name)
         if isinstance(inner, BaseException):
             return inner, False
-    return link.__context__, True
+    context = safely(link, "__context__")
+    return context if isinstance(context, BaseException) else None, True
 
 
 def _read(link: BaseException, now: float | None, depth: int, *, whole: bool) -> Failure | Finding | None:
     """What this one link tells; only of the network unless it is to be believed as a *whole*."""
-    if isinstance(link, BaseExceptionGroup):
-        return _combined(link, now, depth) if depth < _DEEPEST_GROUP else None
+    if several := members(link):
+        return _combined(several, now, depth) if depth < _DEEPEST_GROUP else None
     if whole and (failure := _of_ours(link) or of_answer(link, now)) is not None:
         return failure
     for cls in type(link).__mro__:
@@ -148,14 +155,14 @@ def _of_ours(error: BaseException) -> Failure | None:
     return _MISCONFIGURED.failure(name_of(error)) if isinstance(error, ConfigurationError) else None
 
 
-def _combined(group: BaseExceptionGroup[BaseException], now: float | None, depth: int) -> Failure:
+def _combined(several: tuple[BaseException, ...], now: float | None, depth: int) -> Failure:
     """
     One failure for several.
 
     One that cannot be mended by trying again decides, else the first. Nothing was sent only if none was; one piece
     of evidence against the provider is enough; the longest pause counts.
     """
-    failures = [of_error(member, now, depth + 1) for member in group.exceptions[:_WIDEST_GROUP]]
+    failures = [of_error(member, now, depth + 1) for member in several[:_WIDEST_GROUP]]
     chosen = next((failure for failure in failures if not failure.retryable), failures[0])
     deliveries = {failure.delivery for failure in failures}
     return replace(

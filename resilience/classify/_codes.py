@@ -122,14 +122,21 @@ _GRPC = {
 _RESOLVER = ("DNS resolution failed", "errors resolving", "Domain name not found")
 
 
-def of_grpc(name: str, details: str) -> Finding | None:
-    """What a gRPC status means; only its text tells that a connection never came about."""
+def of_grpc(name: str, details: str, *, answered: bool) -> Finding | None:
+    """
+    What a gRPC status means.
+
+    UNAVAILABLE is both the server's word and the library's for a connection that it lost or never got; only the
+    text tells these, and a hint on when to come back shows that somebody *answered*.
+    """
     found = _GRPC.get(name)
-    if found is _LOST and details.startswith(_RESOLVER):
+    if found is not _LOST:
+        return found
+    if answered:
+        return _OVERLOADED
+    if details.startswith(_RESOLVER):
         return Finding(FailureKind.DNS_ERROR, delivery=Delivery.UNSENT)
-    if found is _LOST and details.startswith("failed to connect to all addresses"):
-        return _REFUSED
-    return found
+    return _REFUSED if details.startswith("failed to connect to all addresses") else _LOST
 
 
 # The longest prefix of the five characters counts.

@@ -75,38 +75,3 @@ CALLERS_BUG = Finding(FailureKind.BAD_REQUEST, delivery=Delivery.MAYBE, evidence
 def table(*rows: tuple[Finding, *tuple[str, ...]]) -> dict[str, Finding]:
     """Names and what they mean; the strings of a row hold names between spaces."""
     return {name: finding for finding, *lines in rows for line in lines for name in line.split()}
-
-
-def safely(thing: object, name: str) -> object:
-    """Read an attribute of something foreign: a property that raises tells as little as none at all."""
-    try:
-        value: object = getattr(thing, name, None)
-    except Exception:
-        return None
-    return value
-
-
-def whole(value: object) -> int | None:
-    """*value* if it is an integer, which `True` is not."""
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def text_of(error: BaseException) -> str:
-    """The message of *error*, or nothing if it cannot even be printed."""
-    try:
-        return str(error)
-    except Exception:
-        return ""
-
-
-def root_of(cls: type) -> str:
-    """The top-level package that *cls* comes from."""
-    module: object = cls.__module__
-    return module.partition(".")[0] if isinstance(module, str) else ""
-
-
-def name_of(thing: object) -> str:
-    """The class of *thing* as people call it: ``"httpx.ConnectError"``, ``"ValueError"``."""
-    cls = type(thing)
-    root = root_of(cls)
-    return cls.__qualname__ if root in {"", "builtins"} else f"{root}.{cls.__qualname__}"

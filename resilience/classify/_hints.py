@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from itertools import islice
+
+from resilience.classify._foreign import called, each
 
 _LONGEST_TEXT = 64
 _MOST_HEADERS = 256
@@ -25,10 +28,8 @@ def lowered(headers: object) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        pairs: object = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers
-        for count, (name, value) in enumerate(pairs if isinstance(pairs, Iterable) else ()):
-            if count >= _MOST_HEADERS:
-                break
+        for pair in islice(each(called(headers, "items") or headers), _MOST_HEADERS):
+            name, value = each(pair)
             found.setdefault(_text(name).lower(), _text(value))
     except Exception:  # headers of an unknown make: what was read so far is what there is
         return found
@@ -95,7 +96,8 @@ def pushback(metadata: object) -> tuple[float | None, bool]:
 
     A negative number is gRPC's way to say "do not retry".
     """
-    value = lowered(metadata).get("grpc-retry-pushback-ms", "").strip()
+    pairs = tuple(islice(each(metadata), _MOST_HEADERS))  # a tuple, as items() of grpc.aio's own type does not work
+    value = lowered(pairs).get("grpc-retry-pushback-ms", "").strip()
     return milliseconds(value), value.startswith("-") and value[1:].isdecimal() and value.strip("-0") != ""
 
 

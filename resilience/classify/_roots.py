@@ -6,7 +6,8 @@ import errno
 import socket
 import ssl
 
-from resilience.classify._finding import Finding, safely, table
+from resilience.classify._finding import Finding, table
+from resilience.classify._foreign import safely
 from resilience.failure import Category, Delivery, FailureKind, Verdict
 
 _LOST = Finding(FailureKind.CONNECTION_ERROR, delivery=Delivery.MAYBE)

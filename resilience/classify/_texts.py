@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from resilience.classify._codes import of_redis
-from resilience.classify._finding import CALLERS_BUG, Finding, safely, text_of
+from resilience.classify._finding import CALLERS_BUG, Finding
+from resilience.classify._foreign import safely, text_of
 from resilience.failure import Delivery, FailureKind
 
 _LOST = Finding(FailureKind.CONNECTION_ERROR, delivery=Delivery.MAYBE)
