@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import resource
@@ -71,8 +70,3 @@ def _cpu_milliseconds(code: str) -> float:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
-
-
-def weigh() -> float:
-    """Bytes per idle provider, measured in an event loop of its own."""
-    return asyncio.run(bytes_per_provider())
