@@ -259,6 +259,7 @@ def test_a_record_on_its_way_while_closing_is_dropped(tmp_path: Path) -> None:
     log = configure(output=tmp_path / "calls.log")
     log.close()
     log.handle(logging.LogRecord("resilience", logging.INFO, "", 0, "late", None, None))
+    assert log._listener is None
     assert (tmp_path / "calls.log").read_text() == ""
 
 

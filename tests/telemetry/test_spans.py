@@ -76,6 +76,21 @@ def test_scope(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) 
     assert (scope.schema_url or "").startswith("https://opentelemetry.io/schemas/")
 
 
+def test_scope_of_a_copy(
+    tracer_provider: TracerProvider, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was never installed has no version, and records nevertheless."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    TransitionSpans(tracer_provider)(OPENED)
+    [span] = exporter.get_finished_spans()
+    assert span.instrumentation_scope is not None
+    assert span.instrumentation_scope.version == ""
+
+
 def test_linked_to_the_call(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """A transition is a trace of its own, linked to the span of the call that caused it."""
     with tracer_provider.get_tracer("app").start_as_current_span("upload") as call:
