@@ -72,13 +72,16 @@ class Call:
         self.attempt = attempt
         self._task, loop = here()
         self.lane = runtime.lane_for(plan, loop)
-        self._ends = min(began + plan.total, plan.deadline)
+        self._ends = began + plan.total
         self._delay = 0.0
         self._charge: Charge | None = None
         self._error: BaseException | None = None
         self._failure: Failure | None = None
         self._permit: Permit | None = None
-        runtime.count_call(began)
+        if plan.deadline is not None:  # its clock may be another one than ours
+            now = runtime.clock()
+            self._ends = min(self._ends, now + plan.deadline.remaining())
+        runtime.count_call()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -141,12 +144,13 @@ class Call:
                 return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
             if (refusal := runtime.peek(now)) is not None and not self._borrows():
                 return runtime.breaker.refused(refusal)
-            wait = runtime.gate_wait(now) if runtime.settings.gate.enabled else 0.0
-            if not wait:
+            if runtime.gate_left(now) > runtime.settings.gate.max_wait - waited:
+                return self._gated(now)
+            if not (wait := runtime.gate_wait(now)):
                 answer = runtime.acquire(self._task, now)
                 return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
-            if (rejection := self._too_long(wait, waited, now)) is not None:
-                return rejection
+            if wait >= self._remaining(now):
+                return self._gated(now, "its end lies behind the caller's deadline")
             try:
                 await anyio.sleep(wait)
             except BaseException:
@@ -154,15 +158,12 @@ class Call:
                 raise
             waited += wait
 
-    def _too_long(self, wait: float, waited: float, now: float) -> CallRejected | None:
-        runtime = self.runtime
-        longest, left = runtime.settings.gate.max_wait, runtime.gate_left(now)
-        if waited + left > longest:
-            return ProviderGated(runtime.name, Reason.PROVIDER_GATED, left, f"waiting is limited to {longest:g} s")
-        if wait >= self._remaining(now):
-            figures = "its end lies behind the caller's deadline"
-            return ProviderGated(runtime.name, Reason.DEADLINE_WOULD_PASS, left, figures)
-        return None
+    def _gated(self, now: float, deadline: str = "") -> CallRejected:
+        name, left = self.runtime.name, self.runtime.gate_left(now)
+        if deadline:
+            return ProviderGated(name, Reason.DEADLINE_WOULD_PASS, left, deadline)
+        longest = self.runtime.settings.gate.max_wait
+        return ProviderGated(name, Reason.PROVIDER_GATED, left, f"a call waits {longest:g} s at most")
 
     def _refused(self, rejection: CallRejected) -> BaseException:
         """Return what to raise when the next attempt is refused: the last error, if there was one."""

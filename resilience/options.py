@@ -54,7 +54,7 @@ class Options:
             attempt_timeout=self.attempt_timeout,
             total=self.timeout,
             idempotent=self.idempotent,
-            deadline=self.deadline.at if self.deadline is not None else math.inf,
+            deadline=self.deadline,
             refresh=self.refresh,
         )
 

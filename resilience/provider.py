@@ -282,6 +282,10 @@ class ResilientProvider:
         self, error: BaseException, func: object, *, lane: Lane, period: Period, began: float, expired: bool
     ) -> Call | None:
         """Settle a first attempt that failed on the fast path; return its call if another attempt follows."""
+        if not isinstance(error, Exception) and not expired:
+            # Nobody's failure. There may be no running task any more: a coroutine can be closed by the collector.
+            self._settle(lane, period, began, lane.clock(), Verdict.IGNORED)
+            return None
         call = Call(self._runtime, self._plan(), began, attempt=1)
         raised = error
         try:
@@ -303,6 +307,8 @@ class ResilientProvider:
         if late:
             lane.forget_late(task)
             task.uncancel()  # the result won: what we asked of the task is taken back
-        runtime = self._runtime
-        runtime.count_call(now)
-        runtime.settle(Permit(period), Verdict.SUCCESS, now, slow=now - began >= lane.slow_after)
+        self._settle(lane, period, began, now, Verdict.SUCCESS)
+
+    def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
+        self._runtime.count_call()
+        self._runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)

@@ -8,6 +8,7 @@ is first needed.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import final
+from weakref import WeakSet
 
 from resilience.errors import ConfigurationError
 from resilience.events import EventBus, Listener, process_bus
@@ -25,6 +27,9 @@ _log = logging.getLogger("resilience.registry")
 
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+_registries: WeakSet[ProviderRegistry] = WeakSet()
 
 
 @final
@@ -46,7 +51,7 @@ class ProviderRegistry:
         ConfigurationError: *settings* is not a `Settings`.
     """
 
-    __slots__ = ("_commons", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
+    __slots__ = ("__weakref__", "_commons", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
 
     def __init__(
         self,
@@ -68,6 +73,7 @@ class ProviderRegistry:
         self._commons: dict[str, Common] = {}
         self._lock = threading.Lock()
         self._warned = False
+        _registries.add(self)
         self._tools = Tools(
             clock=clock,
             wall_clock=wall_clock,
@@ -198,3 +204,14 @@ def default_registry() -> ProviderRegistry:
             _default = ProviderRegistry(Settings.from_environment())
             _default.runtimes = known
         return _default
+
+
+def _unlock_after_fork() -> None:
+    global _default_lock  # noqa: PLW0603 - the parent's may have been held by a thread that does not exist here
+    _default_lock = threading.Lock()
+    for registry in _registries:
+        registry._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)

@@ -106,9 +106,7 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
     left = runtime.gate_left(now)
     longest = runtime.settings.gate.max_wait
     if left > longest:
-        text = (
-            f"refuses: the provider asked for a pause, {left:.1f} s of it are left (a call waits {longest:g} s at most)"
-        )
+        text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
     text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan)
     return Explanation(admitted=True, reason=None, retry_after=left or None, state=state, text=text)

@@ -11,6 +11,7 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -32,8 +33,11 @@ from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
 from resilience.lane import Lane, get_ident
 from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.deadline import Deadline
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
+
+_log = logging.getLogger("resilience.classify")
 
 Clock: TypeAlias = Callable[[], float]
 
@@ -76,6 +80,11 @@ class Common:
         for runtime in self.runtimes:
             runtime.absorb()
 
+    def refund(self, now: float) -> None:
+        """Give back what was paid for retries that never left. Called under the lock."""
+        while self.refunds:
+            self.budget.refund(self.refunds.popleft(), now)
+
 
 @final
 class Plan:
@@ -105,7 +114,7 @@ class Plan:
         retry: RetryHandler,
         standard: bool,
         own_limit: bool = False,
-        deadline: float = math.inf,
+        deadline: Deadline | None = None,
         refresh: Callable[[], Any] | None = None,
     ) -> None:
         self.operation = operation
@@ -244,7 +253,7 @@ class ProviderRuntime:
         attempt_timeout: float | Unset | None = UNSET,
         total: float | Unset | None = UNSET,
         idempotent: bool | Unset | None = UNSET,
-        deadline: float = math.inf,
+        deadline: Deadline | None = None,
         refresh: Callable[[], Any] | None = None,
     ) -> Plan:
         """Return a plan for an operation, with what a view changes."""
@@ -265,7 +274,7 @@ class ProviderRuntime:
             slow_after=slow_after if settings.breaker.slow_rate is not None else math.inf,
             retry=self._retry_handler(retry if retry is not None else settings.retry),
             standard=settings.errors == "standard",
-            own_limit=attempt_timeout is not UNSET or total is not UNSET or deadline < math.inf,
+            own_limit=attempt_timeout is not UNSET or total is not UNSET or deadline is not None,
             deadline=deadline,
             refresh=refresh,
         )
@@ -335,10 +344,9 @@ class ProviderRuntime:
 
     def hanging(self, count: int, now: float) -> None:
         """A lane's timer found *count* attempts slow already."""
-        self.breaker.judge_in_flight(self._hanging_elsewhere(now) if len(self.lanes) > 1 else count, now)
-
-    def _hanging_elsewhere(self, now: float) -> int:
-        return sum(lane.count_hanging(now) for lane in list(self.lanes.values()))
+        if len(self.lanes) > 1:
+            count = sum(lane.count_hanging(now) for lane in list(self.lanes.values()))
+        self.breaker.judge_in_flight(count, now)
 
     def overdue(self, seconds: float) -> None:
         """A lane's timer found an attempt that ignores its cancellation."""
@@ -423,16 +431,14 @@ class ProviderRuntime:
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def count_call(self, now: float) -> None:
+    def count_call(self) -> None:
         """Count a call that a lane does not count for itself."""
-        with self.common.lock:
-            self._turn_budget(now)
-            self.common.calls += 1
-
-    def _turn_budget(self, now: float) -> None:
-        if now >= self.common.budget.turn_at:
-            self.common.absorb()
-            self.common.budget.turn(now, self.common.calls)
+        now, common = self.clock(), self.common
+        with common.lock:
+            if now >= common.budget.turn_at:
+                common.absorb()
+                common.budget.turn(now, common.calls)
+            common.calls += 1
 
     def settle(
         self,
@@ -450,8 +456,12 @@ class ProviderRuntime:
         self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
 
     def classify(self, error: BaseException) -> Failure:
-        """Classify *error* by the provider's own rules first."""
-        return classify(error, rules=self.rules)
+        """Classify *error* by the provider's own rules first; a rule that fails is passed over, and logged."""
+        try:
+            return classify(error, rules=self.rules)
+        except Exception:
+            _log.exception("a rule failed", extra={"component": "classify", "provider": self.name})
+            return classify(error)
 
     def obey(self, failure: Failure, now: float) -> None:
         """Close the gate if the provider asked for a pause: a rate limit always, anything else with a hint."""
@@ -474,8 +484,7 @@ class ProviderRuntime:
         """Pay for a retry that is about to be scheduled; None if the budget is spent."""
         with self.common.lock:
             self.common.absorb()
-            while self.common.refunds:
-                self.common.budget.refund(self.common.refunds.popleft(), now)
+            self.common.refund(now)
             charge = self.common.budget.try_spend(now, self.common.calls)
             self.refresh()
             return charge
@@ -492,6 +501,7 @@ class ProviderRuntime:
         """Return how many retries the budget allows at this moment."""
         with self.common.lock:
             self.common.absorb()
+            self.common.refund(now)
             return self.common.budget.available(now, self.common.calls)
 
     # -- life ------------------------------------------------------------------------------------------------------

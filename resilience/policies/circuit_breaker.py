@@ -7,6 +7,7 @@ function and tells listeners.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import threading
@@ -25,8 +26,10 @@ from resilience._core.words import Reason, Verdict
 from resilience.classify import classify
 from resilience.errors import CircuitOpen, ConfigurationError
 from resilience.events import CallWouldBeRejected, CircuitChanged, EventBus, ProbeLost, process_bus
-from resilience.failure import Failure
+from resilience.failure import Failure, FailureKind
 from resilience.settings import BreakerSettings
+
+_log = logging.getLogger("resilience.circuit")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,6 +110,16 @@ class _Told(NamedTuple):
     changes: list[Change]
     lost: int
     spared: Reason | None
+
+
+def _matches(
+    rule: FailureKind | type[BaseException] | Callable[[BaseException], bool], error: BaseException, failure: Failure
+) -> bool:
+    if isinstance(rule, FailureKind):
+        return rule is failure.kind
+    if isinstance(rule, type):
+        return isinstance(error, rule)
+    return rule(error)
 
 
 def _nothing() -> None:
@@ -287,14 +300,11 @@ class CircuitBreaker:
     def verdict(self, error: BaseException, failure: Failure) -> Verdict:
         """Return what *error* says about the provider, after the exclusions in the settings."""
         for rule in self.settings.ignore:
-            if isinstance(rule, str):
-                matches = rule == failure.kind
-            elif isinstance(rule, type):
-                matches = isinstance(error, rule)
-            else:
-                matches = rule(error)
-            if matches:
-                return Verdict.IGNORED
+            try:
+                if _matches(rule, error, failure):
+                    return Verdict.IGNORED
+            except Exception:  # a permit hangs on this answer
+                _log.exception("an ignore rule failed", extra={"component": "circuit", "provider": self.name})
         return failure.verdict
 
     def refused(self, refusal: Refusal) -> CircuitOpen:
