@@ -23,7 +23,7 @@ from resilience import (
 
 BREAKER_AND_RETRY = "execute: breaker (in a row) + retry"
 DEFAULT = "execute: default settings"
-FRESH_HANDLE = "execute: default settings, fresh handle per call"
+FRESH_HANDLE = "execute: fresh handle per call"
 REJECTED_AS_VALUE = "rejected: try_execute"
 REJECTED_AS_EXCEPTION = "rejected: execute raises"
 
@@ -71,6 +71,16 @@ def protected(settings: ProviderSettings | None, target: Target) -> Callable[[],
 
 
 async def _fresh_handle() -> Block:
+    """Make calls as the first example of the README does: in the registry of the process."""
+
+    async def block(calls: int) -> None:
+        for _ in range(calls):
+            await ResilientProvider("bench").execute(answer, 1)
+
+    return block
+
+
+async def _fresh_handle_elsewhere() -> Block:
     registry = ProviderRegistry(Settings())
 
     async def block(calls: int) -> None:
@@ -145,6 +155,7 @@ def cases() -> list[Case]:
         Case(BREAKER_AND_RETRY, "ours", protected(AS_THE_FLOOR, answer)),
         Case(DEFAULT, "ours", protected(None, answer)),
         Case(FRESH_HANDLE, "ours", _fresh_handle),
+        Case("execute: fresh handle per call, registry=", "ours", _fresh_handle_elsewhere),
         Case("try_execute: default settings", "ours", _as_value),
         Case("wrap: default settings", "ours", _wrapped),
         Case("execute: failing once", "ours", protected(FAILING, failing_once())),
