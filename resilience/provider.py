@@ -86,12 +86,9 @@ class ResilientProvider:
         lane = self._lane
         period = lane.door
         if period is None:
-            rejection = self._runtime.rejection()
-            if rejection is not None:
-                try:
-                    raise rejection
-                finally:
-                    del rejection  # its traceback holds this frame
+            runtime = self._runtime
+            if runtime.refused_until > (now := runtime.clock()):
+                raise runtime.rejection(now)  # not by a name of its own, which would be a cycle through this frame
             return await self._look_closer(func, args, kwargs)
         if get_ident() != lane.thread or (task := task_of(lane.loop)) is None or task in lane.live:
             return await self._look_closer(func, args, kwargs)
@@ -123,8 +120,9 @@ class ResilientProvider:
 
         Never raises, but for cancellation and its like (`BaseException`). A rejection costs no raised exception.
         """
-        if self._lane.door is None and (rejection := self._runtime.rejection()) is not None:
-            return Outcome(None, rejection)
+        runtime = self._runtime
+        if runtime.refused_until > (now := runtime.clock()):
+            return Outcome(None, runtime.rejection(now))
         try:
             return Outcome(await self.execute(func, *args, **kwargs))
         except Exception as error:

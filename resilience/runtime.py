@@ -16,7 +16,6 @@ import math
 import os
 import random
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -73,7 +72,7 @@ class Common:
         self.gate = Gate(gate.base_delay, gate.hint_cap)
         self.budget = RetryBudget(budget.ratio, budget.window, budget.floor_per_second, budget.floor_burst)
         self.calls = 0
-        self.refunds: deque[Charge] = deque()
+        self.refunds: list[Charge] = []
 
     def absorb(self) -> None:
         """Add up what the lanes of all endpoints have counted for themselves."""
@@ -83,7 +82,7 @@ class Common:
     def refund(self, now: float) -> None:
         """Give back what was paid for retries that never left. Called under the lock."""
         while self.refunds:
-            self.budget.refund(self.refunds.popleft(), now)
+            self.budget.refund(self.refunds.pop(), now)
 
 
 @final
@@ -354,17 +353,14 @@ class ProviderRuntime:
 
     # -- admission -------------------------------------------------------------------------------------------------
 
-    def rejection(self) -> CallRejected | None:
+    def rejection(self, now: float) -> CallRejected:
         """
-        Return why a call is refused at once, or None if it has to look closer.
+        Count, tell and return the refusal of a call while ``now < refused_until``.
 
         The cheap answer of an open circuit, without a lock: at worst it is a moment late.
         """
-        left = self.refused_until - self.clock()
-        if left <= 0:
-            return None
         self.rejected += 1
-        rejection = CircuitOpen(self.name, _CIRCUIT_OPEN, left, self.refused_because)
+        rejection = CircuitOpen(self.name, _CIRCUIT_OPEN, self.refused_until - now, self.refused_because)
         if self.bus.hears_rejections:
             self.tell_rejection(rejection, "")
         return rejection
