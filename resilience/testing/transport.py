@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import http
 from typing import final
 
 import anyio
 import httpx
 
-from resilience.testing.provider import MisbehavingProvider
+from resilience.testing.provider import MisbehavingProvider, Reply
 
 
 @final
@@ -36,21 +37,29 @@ class MisbehavingTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.ReadError: The provider reset the connection.
         """
-        body = await request.aread()
-        ticket = self._provider.receive(request.method, request.url.path)
-        await anyio.sleep(ticket.action.latency)
-        reply = self._provider.answer(ticket, body)
-        if reply is None:
-            reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-            raise httpx.ReadError(str(reset), request=request) from reset
-        return httpx.Response(reply.status, headers=dict(reply.headers), content=reply.body, request=request)
+        reply = await self._exchange(request.method, request.url.path, await request.aread())
+        return _response(reply, request)
 
-    async def upload(self, name: str, body: bytes) -> httpx.Response:
+    async def upload(self, name: str, body: bytes) -> None:
         """
-        Upload without the weight of a client, for tests that make very many calls.
+        Upload without a client, for tests that make very many calls: no httpx object is made unless it fails.
 
         Raises:
-            httpx.HTTPError: Whatever a client would have raised.
+            httpx.HTTPError: Whatever a client would have raised, with its `raise_for_status`.
         """
-        request = httpx.Request("PUT", f"http://provider/files/{name}", content=body)
-        return (await self.handle_async_request(request)).raise_for_status()
+        reply = await self._exchange("PUT", f"/files/{name}", body)
+        if reply is None or reply.status >= http.HTTPStatus.BAD_REQUEST:
+            request = httpx.Request("PUT", f"http://provider/files/{name}", content=body)
+            _response(reply, request).raise_for_status()
+
+    async def _exchange(self, method: str, path: str, body: bytes) -> Reply | None:
+        ticket = self._provider.receive(method, path)
+        await anyio.sleep(ticket.action.latency)
+        return self._provider.answer(ticket, body)
+
+
+def _response(reply: Reply | None, request: httpx.Request) -> httpx.Response:
+    if reply is None:
+        reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        raise httpx.ReadError(str(reset), request=request) from reset
+    return httpx.Response(reply.status, headers=dict(reply.headers), content=reply.body, request=request)
