@@ -60,7 +60,8 @@ def ordered(
         return
     relation = "must be less than" if sign == "<" else "must not be more than"
     here, there = ((*at, *path) for path in paths)
-    yield Contradiction(here, first, was[0], relation, there, second, was[1], reason)
+    known = [is_written(whole, path) for path in paths]
+    yield Contradiction(here, first, known[0], relation, there, second, known[1], reason)
 
 
 def is_written(table: object, path: Path) -> bool:

@@ -101,11 +101,15 @@ _TOP = (
 )
 
 
-def ours(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are, or look like, ours, with their names in capitals."""
-    return {
-        name.upper(): text for name, text in environ.items() if name in _SHORT_NAMES or name.upper().startswith(PREFIX)
-    }
+def ours(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the variables that are, or look like, ours, with their names in capitals; and what is wrong with them."""
+    spelled: dict[str, str] = {}
+    problems: list[str] = []
+    for name in sorted(name for name in environ if name in _SHORT_NAMES or name.upper().startswith(PREFIX)):
+        first = spelled.setdefault(name.upper(), name)
+        if environ[first] != environ[name]:
+            problems.append(f"{name} (environment variable): it says something else than {first}")
+    return {name: environ[first] for name, first in spelled.items()}, problems
 
 
 def read(variables: Mapping[str, str], known: Iterable[Path]) -> Iterator[tuple[Path, Written] | str]:
@@ -178,4 +182,6 @@ def _likely(variable: str, place: Place, path: Path, key: str) -> str:
         return "unknown setting; levels are separated by two underscores"
     if not path:
         return f"unknown setting{nearest(rest, _TOP)}"
+    if isinstance(place, Entries) and not key:
+        return "unknown setting; a name is missing between the underscores"
     return unknown(place, key)

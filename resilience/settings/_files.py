@@ -43,11 +43,13 @@ def read(path: FilePath) -> Document:
         Unusable: It cannot be read. The text never quotes the file, which may hold anything.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:
         raise Unusable(f"cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError:
         raise Unusable("cannot be read: not UTF-8") from None
+    except (RuntimeError, ValueError):  # nobody's home directory, or characters that no file system takes
+        raise Unusable("cannot be read: no such name is possible") from None
     try:
         content = _parsed(text, path.suffix.lower())
     except RecursionError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias, TypeVar, get_args, get_origin
 from resilience.failure import FailureKind
 from resilience.settings._checks import Path
 from resilience.settings._tables import Table
-from resilience.settings._types import is_mapping, nearest
+from resilience.settings._types import nearest
 
 V = TypeVar("V")
 
@@ -36,19 +36,20 @@ Place: TypeAlias = "type[Table] | Entries | Leaf"
 
 # Names that other libraries, or other services of the same users, have for our settings.
 _SLIPS = {
-    "max_retries": "max_attempts counts the first attempt too: n retries are max_attempts = n + 1",
-    "retries": "max_attempts counts the first attempt too: n retries are max_attempts = n + 1",
-    "attempts": "did you mean 'max_attempts'?",
-    "backoff": "did you mean 'base_delay'?",
-    "initial_delay": "did you mean 'base_delay'?",
-    "multiplier": "did you mean 'exponential_base'?",
-    "circuit_breaker": "did you mean 'breaker'?",
-    "recovery_timeout": "did you mean 'timeout'?",
-    "reset_timeout": "did you mean 'timeout'?",
-    "open_for": "did you mean 'timeout'?",
-    "timeouts": "did you mean 'timeout'?",
-    "min_calls": "did you mean 'minimum_calls'?",
+    "max_retries": "max_attempts",
+    "retries": "max_attempts",
+    "attempts": "max_attempts",
+    "backoff": "base_delay",
+    "initial_delay": "base_delay",
+    "multiplier": "exponential_base",
+    "circuit_breaker": "breaker",
+    "recovery_timeout": "timeout",
+    "reset_timeout": "timeout",
+    "open_for": "timeout",
+    "timeouts": "timeout",
+    "min_calls": "minimum_calls",
 }
+_NOTES = dict.fromkeys(("max_retries", "retries"), " It counts the first attempt too: n retries are n + 1 attempts")
 
 
 @cache
@@ -78,28 +79,20 @@ def child(place: Place, key: str) -> Place | None:
 _KINDS = frozenset(FailureKind)
 
 
-def resolve(place: Place, parts: Path, known: object = None) -> Path | None:
+def readings(place: Place, parts: Path) -> Iterator[Path]:
     """
-    Read a dotted key, split into *parts*: names that users choose may hold dots themselves.
+    Read a dotted key, split into *parts*, as the path to a single setting.
 
-    *known* is what really stands there: among several ways to read a key, one that leads to it is preferred.
+    There may be several ways to read it, as names that users choose may hold dots themselves.
     """
     if not parts:
-        return () if isinstance(place, Leaf) else None
-    readings: list[tuple[str, Path, object]] = []
+        yield from [()] if isinstance(place, Leaf) else ()
+        return
     for end in range(1, len(parts) + 1 if isinstance(place, Entries) else 2):
         name = ".".join(parts[:end])
         below = child(place, name)
-        there = _there(known, name)
-        rest = None if below is None else resolve(below, parts[end:], there)
-        if rest is not None:
-            readings.append((name, rest, there))
-    readings.sort(key=lambda reading: reading[2] is None)
-    return next(((name, *rest) for name, rest, _ in readings), None)
-
-
-def _there(known: object, name: str) -> object:
-    return entry(known, name) if is_mapping(known) else getattr(known, name, None)
+        if below is not None:
+            yield from ((name, *rest) for rest in readings(below, parts[end:]))
 
 
 def unknown(place: Place, key: str) -> str:
@@ -109,11 +102,10 @@ def unknown(place: Place, key: str) -> str:
     if isinstance(place, Entries):
         return f"{key!r} is no failure kind{nearest(key, FailureKind)}"
     here = fields(place)
-    deeper = [name for name, below in here.items() if isinstance(below, type) and key in fields(below)]
-    if deeper:
-        return f"unknown setting; did you mean '{deeper[0]}.{key}'?"
-    if key in _SLIPS and any(f"'{name}'" in _SLIPS[key] or f"{name} " in _SLIPS[key] for name in here):
-        return f"unknown setting; {_SLIPS[key]}"
+    meant = key if key not in _SLIPS else _SLIPS[key]
+    deeper = [f"{name}.{meant}" for name, below in here.items() if isinstance(below, type) and meant in fields(below)]
+    if meant in here or deeper:
+        return f"unknown setting; did you mean {(meant if meant in here else deeper[0])!r}?{_NOTES.get(key, '')}"
     return f"unknown setting{nearest(key, here)}"
 
 
@@ -127,6 +119,31 @@ def unknown_in(place: Place, parts: Path) -> str:
     return "not a single setting but a table of them" + (
         f": {', '.join(fields(place))}" if isinstance(place, type) else ""
     )
+
+
+def may_be_empty(place: Place) -> bool:
+    """
+    Tell whether nothing at all may stand for a table, as YAML writes an entry that says nothing yet.
+
+    For a single policy nothing could also mean: no such policy, no limit. Then it is refused.
+    """
+    return isinstance(place, Entries) or (isinstance(place, type) and not _means_something(place))
+
+
+def _means_something(table: type[Table]) -> bool:
+    return all(
+        isinstance(below, Leaf) or (isinstance(below, Entries) and below.kinds) for below in fields(table).values()
+    )
+
+
+def no_table(place: Place, value: object) -> str:
+    """Say that *place* is a table of settings, and how to say what None could have meant."""
+    if value is not None or not isinstance(place, type):
+        return "must be a table of settings"
+    if "enabled" in fields(place):
+        return "must be a table of settings; to switch it off, write enabled = false in it"
+    nullable = [f"{name} = none" for name, below in fields(place).items() if isinstance(below, Leaf) and below.nullable]
+    return "must be a table of settings" + (f"; for no limit, write {' and '.join(nullable)} in it" if nullable else "")
 
 
 def folded(name: str) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from resilience.errors import ConfigurationError
 from resilience.settings._checks import Contradiction, Path
-from resilience.settings._origins import DEFAULT, INIT, Origin, inherits
-from resilience.settings._places import Entries, Leaf, Place, child, unknown
+from resilience.settings._origins import DEFAULT, INIT, Origin, inherits, written
+from resilience.settings._places import Entries, Leaf, Place, child, no_table, unknown
 from resilience.settings._tables import Table
 from resilience.settings._types import YEAR, likely
 
@@ -29,9 +29,10 @@ class Written:
     note: str = ""
 
 
-def refusal(model: type[Table], error: ValidationError) -> ConfigurationError:
-    """Translate what pydantic found in arguments into the one error that users see."""
-    return refused(model.__name__, explain(model, error, {}))
+def refusal(model: type[Table], error: ValidationError, data: Mapping[str, Any]) -> ConfigurationError:
+    """Translate what pydantic found in the arguments *data* into the one error that users see."""
+    found = {path: Written(value, value, INIT) for path, value in written(data)}
+    return refused(model.__name__, explain(model, error, found))
 
 
 def refused(what: str, problems: list[str]) -> ConfigurationError:
@@ -42,10 +43,10 @@ def refused(what: str, problems: list[str]) -> ConfigurationError:
     return ConfigurationError(f"{what} refused, {len(lines)} problems:" + "".join(f"\n  - {line}" for line in lines))
 
 
-def problem(path: Path, written: Written, text: str) -> str:
+def problem(path: Path, value: Written, text: str) -> str:
     """Describe one refused value."""
-    note = f"; {written.note}" if written.note else ""
-    return f"{'.'.join(path)} = {shown(written.raw)} ({written.origin}): {text}{note}"
+    note = f"; {value.note}" if value.note else ""
+    return f"{'.'.join(path)} = {shown(value.raw)} ({value.origin}): {text}{note}"
 
 
 def shown(value: object) -> str:
@@ -81,11 +82,11 @@ def explain(model: type[Table], error: ValidationError, found: Mapping[Path, Wri
 
 def _contradiction(at: Path, item: Contradiction, found: Mapping[Path, Written]) -> str:
     path, other = (*at, *item.path), (*at, *item.other)
-    written = found.get(path) or Written(item.value, item.value, INIT if item.written else DEFAULT)
+    here = found.get(path) or Written(item.value, item.value, INIT if item.written else DEFAULT)
     stood = next((found[place] for place in inherits(other) if place in found), None)
     origin = stood.origin if stood else INIT if item.other_written else DEFAULT
     value = shown(stood.raw if stood else item.other_value)
-    return problem(path, written, f"{item.relation} {'.'.join(other)} = {value} ({origin}): {item.reason}")
+    return problem(path, here, f"{item.relation} {'.'.join(other)} = {value} ({origin}): {item.reason}")
 
 
 def _one(model: type[Table], path: Path, detail: dict[str, Any], found: Mapping[Path, Written]) -> str:
@@ -100,10 +101,17 @@ def _one(model: type[Table], path: Path, detail: dict[str, Any], found: Mapping[
             return f"{'.'.join(key)} (in code): {unknown(place or model, name)}"
         place = below
     if detail["loc"][-1:] == ("[key]",):
-        origin = next((written.origin for at, written in found.items() if at[: len(path)] == path), INIT)
+        origin = next((item.origin for at, item in found.items() if at[: len(path)] == path), INIT)
         return f"{'.'.join(path[:-1])} ({origin}): {_expected(detail)}"
-    written = found.get(path) or Written(detail["input"], detail["input"], INIT)
-    return problem(path, written, _expected(detail) + _slip(path, written.raw, detail, place))
+    here = found.get(path) or Written(detail["input"], detail["input"], INIT)
+    if len(path) < len(detail["loc"]) and not isinstance(here.raw, str):
+        here = replace(here, raw=detail["input"])
+    text = (
+        no_table(place, here.raw)
+        if isinstance(place, type)
+        else _expected(detail) + _slip(path, here.raw, detail, place)
+    )
+    return problem(path, here, text)
 
 
 _LIMITS = {
@@ -118,7 +126,6 @@ _TEXTS = {
     "float": "must be a number",
     "bool": "must be true or false",
     "string": "must be text",
-    "model": "must be a table of settings",
     "mapping": "must be a table of settings",
     "dict": "must be a table of settings",
     "tuple": "must be a list",
@@ -132,7 +139,7 @@ def _expected(detail: dict[str, Any]) -> str:
         return str(context["text"])
     if kind in _LIMITS:
         text, limit = _LIMITS[kind]
-        return f"{text} {'366 days' if context[limit] == YEAR else f'{context[limit]:g}'}"
+        return f"{text} {'366 days' if context[limit] == YEAR else f'{context[limit]:.12g}'}"
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'(\w+)'", str(context["expected"]))
         return f"must be one of {', '.join(choices)}" + likely(str(detail["input"]), choices)

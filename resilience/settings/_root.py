@@ -22,7 +22,7 @@ from resilience.settings._origins import (
     look_up,
     written,
 )
-from resilience.settings._places import entry, resolve, unknown_in
+from resilience.settings._places import entry, readings, unknown_in
 from resilience.settings._tables import Table, merged
 from resilience.settings._types import Count, Frozen, FrozenDict, ProviderName
 
@@ -107,10 +107,11 @@ class Settings(Table):
         Raises:
             ConfigurationError: There is no such setting.
         """
-        path = resolve(Settings, tuple(key.split(".")), self)
-        if path is None:
-            raise ConfigurationError(f"{key}: {unknown_in(Settings, tuple(key.split('.')))}")
-        return self._origin(path)
+        parts = tuple(key.split("."))
+        paths = list(readings(Settings, parts))
+        if not paths:
+            raise ConfigurationError(f"{key}: {unknown_in(Settings, parts)}")
+        return self._origin(max(paths, key=lambda path: (is_there(self, path), look_up(self, path[:-1]) is not None)))
 
     def differences(self) -> list[Difference]:
         """Return every setting that was written and differs from what would hold without it."""

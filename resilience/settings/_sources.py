@@ -14,7 +14,7 @@ from resilience.settings import _environment as environment
 from resilience.settings import _files as files
 from resilience.settings._checks import Path
 from resilience.settings._origins import INIT, Origin
-from resilience.settings._places import Entries, Leaf, Place, child, unknown
+from resilience.settings._places import Entries, Leaf, Place, child, may_be_empty, no_table, unknown
 from resilience.settings._refusals import Written, explain, problem, refused
 from resilience.settings._root import Settings
 from resilience.settings._tables import Table
@@ -35,12 +35,12 @@ class Collection:
             self.found[path] = Written(value, value, origin)
         elif isinstance(value, Table):
             self.add({name: getattr(value, name) for name in value.model_fields_set}, origin, place=place, path=path)
-        elif isinstance(value, Mapping) or (value is None and origin.source == "file"):  # YAML: a name without more
+        elif isinstance(value, Mapping) or (value is None and origin.source == "file" and may_be_empty(place)):
             self.tables[path] = None
             for key, below in cast("Mapping[object, object]", value or {}).items():
                 self._add_key(key, below, origin, place, path)
         else:
-            self.problems.append(problem(path, Written(value, value, origin), "must be a table of settings"))
+            self.problems.append(problem(path, Written(value, value, origin), no_table(place, value)))
 
     def _add_key(self, key: object, value: object, origin: Origin, place: Place, path: Path) -> None:
         where = ".".join((*path, str(key)))
@@ -83,8 +83,8 @@ def collected(
     init: Mapping[str, Any],
 ) -> Settings:
     """Make settings of everything that says something about them."""
-    variables = environment.ours(os.environ if environ is None else environ)
     everything = Collection()
+    variables, everything.problems = environment.ours(os.environ if environ is None else environ)
     _add_file(everything, variables, file, overlay)
     arguments = Collection()
     arguments.add(init, INIT)
@@ -111,7 +111,7 @@ def _add_file(
     document = None
     try:
         if named:
-            document = files.read(FilePath(named).expanduser())
+            document = files.read(FilePath(named))
     except files.Unusable as error:
         by = f", named by {environment.FILE}" if file is None else ""
         everything.problems.append(f"file {named}{by}: {error}")

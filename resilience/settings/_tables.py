@@ -25,7 +25,7 @@ class Table(BaseModel):
         except ValidationError as error:
             from resilience.settings._refusals import refusal
 
-            raise refusal(type(self), error) from None
+            raise refusal(type(self), error, data) from None
 
     # With this mark pydantic validates nested tables itself, as it would without this __init__, and so keeps the
     # whole path of a mistake.

@@ -47,8 +47,9 @@ def likely(word: str, among: Iterable[str]) -> str:
     """Ask whether the closest of *among* was meant; empty if none is close."""
     from difflib import get_close_matches  # slow to import, and only mistakes need it
 
-    close = get_close_matches(word.strip().lower(), list(among), n=1)
-    return f"; did you mean {str(close[0])!r}?" if close else ""
+    choices = {choice.lower(): choice for choice in among}
+    close = get_close_matches(word.strip().lower(), choices, n=1)
+    return f"; did you mean {str(choices[close[0]])!r}?" if close else ""
 
 
 def nearest(word: str, among: Iterable[str]) -> str:
