@@ -209,8 +209,8 @@ _LIBRARIES: dict[str, dict[str, Finding]] = {
     "asyncio": table((_BROKE_OFF, "IncompleteReadError LimitOverrunError"), (_BUG, "InvalidStateError")),
     "anyio": table(
         (_NO_CONNECTION, "ConnectionFailed"),
-        (_NETWORK, "BrokenResourceError"),
-        (_BROKE_OFF, "EndOfStream IncompleteRead DelimiterNotFound"),
+        (_NETWORK, "BrokenResourceError EndOfStream"),
+        (_BROKE_OFF, "IncompleteRead DelimiterNotFound"),
         (_BUG, "ClosedResourceError BusyResourceError"),
     ),
     "trio": table(
