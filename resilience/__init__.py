@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience import logging as _logging
 from resilience import telemetry as _telemetry
-from resilience._core.circuit import CircuitState as CircuitState
+from resilience._core.states import CircuitState as CircuitState
 from resilience._core.words import Reason as Reason
 from resilience.classify import classify as classify
 from resilience.classify import failure_of as failure_of
@@ -78,5 +78,5 @@ __all__ = [
     "subscribe",
 ]
 
-_logging.install()
+_logging.install(trace_id=_telemetry.current_trace_id)
 _telemetry.install()

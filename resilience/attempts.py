@@ -7,7 +7,8 @@ from typing import final
 
 from resilience.call import Call
 from resilience.guard import Guard
-from resilience.runtime import Plan, ProviderRuntime
+from resilience.plan import Plan
+from resilience.runtime import ProviderRuntime
 
 
 @final

@@ -16,15 +16,14 @@ a failure that may not                  permit back; a note on the error tells w
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar, final
+from typing import Any, TypedDict, TypeVar, final
 
 import anyio
 
 from resilience._core.budget import Charge
-from resilience._core.circuit import Permit, Refusal
+from resilience._core.states import Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import attach
 from resilience.errors import CallRejected, DeadlineExceeded, ProviderError, ProviderGated, ResilienceError, annotate
@@ -32,10 +31,20 @@ from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRe
 from resilience.failure import Failure
 from resilience.guard import Guard, guard, here, outer_deadline
 from resilience.lane import SLACK
+from resilience.misuse import explain_misuse
+from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
-from resilience.runtime import Plan, ProviderRuntime
+from resilience.runtime import ProviderRuntime
 
 T = TypeVar("T")
+
+
+class _Where(TypedDict):
+    """What every event of a call starts with."""
+
+    provider: str
+    operation: str
+    time: float
 
 
 @final
@@ -81,7 +90,7 @@ class Call:
         if plan.deadline is not None:  # its clock may be another one than ours
             now = runtime.clock()
             self._ends = min(self._ends, now + plan.deadline.remaining())
-        runtime.count_call()
+        runtime.common.count_call()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -144,9 +153,10 @@ class Call:
                 return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
             if (refusal := runtime.peek(now)) is not None and not self._borrows():
                 return runtime.breaker.refused(refusal)
-            if runtime.gate_left(now) > runtime.settings.gate.max_wait - waited:
+            left = runtime.common.gate_left(now)
+            if left and waited + left > runtime.settings.gate.max_wait:
                 return self._gated(now)
-            if not (wait := runtime.gate_wait(now)):
+            if not (wait := runtime.common.gate_wait(now)):
                 answer = runtime.acquire(self._task, now)
                 return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
             if wait >= self._remaining(now):
@@ -159,7 +169,7 @@ class Call:
             waited += wait
 
     def _gated(self, now: float, deadline: str = "") -> CallRejected:
-        name, left = self.runtime.name, self.runtime.gate_left(now)
+        name, left = self.runtime.name, self.runtime.common.gate_left(now)
         if deadline:
             return ProviderGated(name, Reason.DEADLINE_WOULD_PASS, left, deadline)
         longest = self.runtime.settings.gate.max_wait
@@ -179,16 +189,6 @@ class Call:
 
     def _borrows(self) -> bool:
         return self._task in self.runtime.probing
-
-    def _may_wait(self, wait: float, waited: float, now: float) -> None:
-        longest = self.runtime.settings.gate.max_wait
-        left = self.runtime.gate_left(now)
-        if waited + left > longest:
-            figures = f"waiting is limited to {longest:g} s"
-            raise ProviderGated(self.runtime.name, Reason.PROVIDER_GATED, left, figures)
-        if wait >= self._remaining(now):
-            figures = "its end lies behind the caller's deadline"
-            raise ProviderGated(self.runtime.name, Reason.DEADLINE_WOULD_PASS, left, figures)
 
     def _guard(self) -> Guard:
         plan = self.plan
@@ -220,9 +220,7 @@ class Call:
             runtime.recovered += 1
             runtime.bus.emit(
                 CallRecovered(
-                    provider=runtime.name,
-                    operation=self.plan.operation,
-                    time=runtime.wall_clock(),
+                    **self._where(),
                     attempts=self.attempt,
                     duration=now - self.began,
                 )
@@ -301,19 +299,17 @@ class Call:
         refusal = runtime.peek(now + delay)
         if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._borrows():
             return refusal.reason
-        if runtime.gate_left(now) > delay + runtime.settings.gate.max_wait:
+        if runtime.common.gate_left(now) > delay + runtime.settings.gate.max_wait:
             return Reason.PROVIDER_GATED
         if runtime.settings.budget.enabled:
-            self._charge = runtime.charge(now)
+            self._charge = runtime.common.charge(now)
             if self._charge is None:
                 return Reason.RETRY_BUDGET_EXHAUSTED
         self._delay = delay
         runtime.retries += 1
         runtime.bus.emit(
             RetryScheduled(
-                provider=runtime.name,
-                operation=plan.operation,
-                time=failure.time,
+                **self._where(),
                 failure=failure,
                 attempt=self.attempt + 1,
                 max_attempts=plan.retry.settings.max_attempts,
@@ -342,7 +338,7 @@ class Call:
         """Give back what a retry cost that will not leave."""
         charge, self._charge = self._charge, None
         if charge is not None:
-            self.runtime.refund(charge)
+            self.runtime.common.refund(charge)
 
     # -- giving up -------------------------------------------------------------------------------------------------
 
@@ -350,16 +346,15 @@ class Call:
         """Leave on *error* what a reader and an outer call need to know, and tell the listeners."""
         runtime = self.runtime
         now = runtime.clock()
-        attach(error, failure)
-        annotate(error, f"{runtime.name}: {attempts_note(failure, self.attempt, reason)}")
-        _mark(error, (runtime.name, id(self._task), now))
+        if reason is not Reason.ALREADY_RETRIED:  # then the inner call has left better
+            attach(error, failure)
+            annotate(error, f"{runtime.name}: {attempts_note(failure, self.attempt, reason)}")
+            _mark(error, (runtime.name, id(self._task), now))
         runtime.exhausted += failure.retryable
         self._failure = failure
         runtime.bus.emit(
             CallFailed(
-                provider=runtime.name,
-                operation=self.plan.operation,
-                time=failure.time,
+                **self._where(),
                 failure=failure,
                 attempts=self.attempt,
                 duration=now - self.began,
@@ -379,14 +374,19 @@ class Call:
         """Whether *error* is to be replaced by the standard one: not ours, and no cancellation."""
         return self.plan.standard and isinstance(error, Exception) and not isinstance(error, ResilienceError)
 
+    def _where(self) -> _Where:
+        return {
+            "provider": self.runtime.name,
+            "operation": self.plan.operation,
+            "time": self.runtime.wall_clock(),
+        }
+
     def _tell_timeout(self, error: BaseException, duration: float) -> None:
         runtime = self.runtime
         runtime.timeouts += 1
         runtime.bus.emit(
             AttemptTimedOut(
-                provider=runtime.name,
-                operation=self.plan.operation,
-                time=runtime.wall_clock(),
+                **self._where(),
                 attempt=self.attempt,
                 scope=error.args[2],
                 limit=error.args[3],
@@ -400,9 +400,7 @@ class Call:
             return
         runtime.bus.emit(
             AttemptFailed(
-                provider=runtime.name,
-                operation=self.plan.operation,
-                time=failure.time,
+                **self._where(),
                 failure=failure,
                 attempt=self.attempt,
                 duration=duration,
@@ -414,28 +412,3 @@ def _mark(error: BaseException, mark: tuple[str, int, float]) -> None:
     # An exception with slots only takes no mark: then an outer call of the same provider may try again.
     with suppress(AttributeError):
         error.__resilience_spent__ = mark  # type: ignore[attr-defined]
-
-
-def explain_misuse(error: TypeError, func: object) -> None:
-    """
-    Raise a clearer error if *error* says that *func* is not what `execute` takes.
-
-    Only an error that was raised by the call or the ``await`` itself is looked at, never one from inside *func*.
-    """
-    traceback = error.__traceback__
-    if func is None or traceback is None or traceback.tb_next is not None:
-        return
-    name = getattr(func, "__qualname__", None) or type(func).__name__
-    if inspect.iscoroutine(func):
-        func.close()
-        raise TypeError(
-            f"execute() takes a function and its arguments, not a coroutine: "
-            f"write execute({name}, ...) instead of execute({name}(...))"
-        ) from None
-    if not callable(func):
-        raise TypeError(f"execute() takes an async function and its arguments, not {type(func).__name__}") from None
-    if "await" in str(error):
-        raise TypeError(
-            f"execute() awaits what {name} returns, and that cannot be awaited. If {name} is a synchronous function, "
-            f"write execute(anyio.to_thread.run_sync, {name}, ...)"
-        ) from None

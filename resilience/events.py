@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, final
 from weakref import WeakSet
 
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience._core.words import Reason
 from resilience.failure import Failure
 

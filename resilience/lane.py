@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from weakref import WeakKeyDictionary, WeakSet
 
-from resilience._core.circuit import Period
+from resilience._core.states import Period
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task, TimerHandle

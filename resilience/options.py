@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, final
 
 from resilience._core.words import UNSET, Unset
 from resilience.errors import ConfigurationError
+from resilience.plan import Plan
 from resilience.policies.deadline import Deadline
-from resilience.runtime import Plan, ProviderRuntime
+from resilience.runtime import ProviderRuntime
 from resilience.settings import RetrySettings
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, final
 
-from resilience._core.circuit import Period, Permit
+from resilience._core.states import Period, Permit
 from resilience._core.words import UNSET, Unset, Verdict
 from resilience.attempts import Attempts
 from resilience.call import Call
@@ -23,11 +23,12 @@ from resilience.events import Event, Listener
 from resilience.lane import Lane, get_ident, task_of
 from resilience.options import Options, View
 from resilience.outcome import Outcome
+from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
-from resilience.runtime import NO_LANE, Plan, ProviderRuntime
+from resilience.runtime import NO_LANE, ProviderRuntime
 from resilience.settings import RetrySettings
 
 P = ParamSpec("P")
@@ -308,5 +309,5 @@ class ResilientProvider:
         self._settle(lane, period, began, now, Verdict.SUCCESS)
 
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
-        self._runtime.count_call()
+        self._runtime.common.count_call()
         self._runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)

@@ -15,13 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, final
 from weakref import WeakSet
 
+from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import EventBus, Listener, process_bus
-from resilience.runtime import Common, ProviderRuntime, Tools
+from resilience.runtime import ProviderRuntime
 from resilience.settings import Settings
+
+if TYPE_CHECKING:
+    from resilience.provider import ResilientProvider
 
 _log = logging.getLogger("resilience.registry")
 
@@ -96,9 +100,20 @@ class ProviderRegistry:
                 settings = self.settings.for_provider(name)
                 common = self._commons.get(name)
                 if common is None:
-                    common = self._commons[name] = Common(settings)
+                    common = self._commons[name] = Common(settings, self._tools)
                 runtime = self.runtimes[key] = ProviderRuntime(key, settings, self._tools, common)
             return runtime
+
+    def provider(self, name: str, *, endpoint: str | None = None) -> ResilientProvider:
+        """
+        Return a handle on a provider: ``ResilientProvider(name, endpoint=endpoint, registry=self)``.
+
+        Raises:
+            ConfigurationError: A name is not one.
+        """
+        from resilience.provider import ResilientProvider
+
+        return ResilientProvider(name, endpoint=endpoint, registry=self)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call *listener* with every event of every provider here; returns a function that ends it."""
@@ -137,7 +152,7 @@ class ProviderRegistry:
         runtime = self.runtimes.pop(victim)
         name, _, endpoint = victim.partition("/")
         runtime.retire(partial(self.runtime, name, endpoint or None))
-        if not runtime.common.runtimes:
+        if not runtime.common.members:
             del self._commons[name]
 
     def _least_used(self) -> str | None:

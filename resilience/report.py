@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience._core.words import Reason
+from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreakerSnapshot
-from resilience.runtime import Plan, ProviderRuntime
+from resilience.runtime import ProviderRuntime
 
 
 @final
@@ -76,8 +77,8 @@ def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
         provider=runtime.name,
         breaker=runtime.breaker.snapshot(),
         in_flight=runtime.in_flight,
-        gate_closed_for=runtime.gate_left(now),
-        retries_available=runtime.retries_available(now),
+        gate_closed_for=runtime.common.gate_left(now),
+        retries_available=runtime.common.retries_available(now),
         calls=counts.calls,
         retries=counts.retries,
         recovered=counts.recovered,
@@ -103,7 +104,7 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
         return Explanation(
             admitted=False, reason=refusal.reason, retry_after=refusal.retry_after, state=state, text=text
         )
-    left = runtime.gate_left(now)
+    left = runtime.common.gate_left(now)
     longest = runtime.settings.gate.max_wait
     if left > longest:
         text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"

@@ -14,123 +14,27 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import Any, Unpack, final
 from weakref import WeakSet
 
-from resilience._core.budget import Charge, RetryBudget
-from resilience._core.circuit import CircuitState, Evidence, Permit, Refusal
-from resilience._core.gate import Gate
-from resilience._core.words import UNSET, Reason, Unset, Verdict
+from resilience._core.states import CircuitState, Evidence, Permit, Refusal
+from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
+from resilience.common import Common, Tools
 from resilience.errors import CallRejected, CircuitOpen
 from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
 from resilience.lane import Lane, get_ident
+from resilience.plan import Plan, PlanOptions
 from resilience.policies.circuit_breaker import CircuitBreaker
-from resilience.policies.deadline import Deadline
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
 
 _log = logging.getLogger("resilience.classify")
-
-Clock: TypeAlias = Callable[[], float]
-
-
-@final
-class Tools:
-    """What a runtime gets from its registry: clocks, randomness and the bus above it."""
-
-    __slots__ = ("bus", "clock", "rng", "wall_clock")
-
-    def __init__(self, *, clock: Clock, wall_clock: Clock, rng: random.Random, bus: EventBus) -> None:
-        self.clock = clock
-        self.wall_clock = wall_clock
-        self.rng = rng
-        self.bus = bus
-
-
-@final
-class Common:
-    """What all endpoints of one provider share: the lock, the gate, the retry budget and the count of calls."""
-
-    __slots__ = ("_settings", "budget", "calls", "gate", "lock", "refunds", "runtimes")
-
-    def __init__(self, settings: ProviderSettings) -> None:
-        self.lock = threading.Lock()
-        self.runtimes: list[ProviderRuntime] = []
-        self._settings = settings
-        self.reset()
-
-    def reset(self) -> None:
-        """Start anew: gate open, nothing counted."""
-        gate, budget = self._settings.gate, self._settings.budget
-        self.gate = Gate(gate.base_delay, gate.hint_cap)
-        self.budget = RetryBudget(budget.ratio, budget.window, budget.floor_per_second, budget.floor_burst)
-        self.calls = 0
-        self.refunds: list[Charge] = []
-
-    def absorb(self) -> None:
-        """Add up what the lanes of all endpoints have counted for themselves."""
-        for runtime in self.runtimes:
-            runtime.absorb()
-
-    def refund(self, now: float) -> None:
-        """Give back what was paid for retries that never left. Called under the lock."""
-        while self.refunds:
-            self.budget.refund(self.refunds.pop(), now)
-
-
-@final
-class Plan:
-    """What one kind of call is entitled to: settings and options, worked out once."""
-
-    __slots__ = (
-        "deadline",
-        "idempotent",
-        "limit",
-        "operation",
-        "own_limit",
-        "refresh",
-        "retry",
-        "slow_after",
-        "standard",
-        "total",
-    )
-
-    def __init__(
-        self,
-        *,
-        operation: str,
-        idempotent: bool | None,
-        limit: float,
-        total: float,
-        slow_after: float,
-        retry: RetryHandler,
-        standard: bool,
-        own_limit: bool = False,
-        deadline: Deadline | None = None,
-        refresh: Callable[[], Any] | None = None,
-    ) -> None:
-        self.operation = operation
-        self.idempotent = idempotent
-        self.limit = limit
-        self.total = total
-        self.slow_after = slow_after
-        self.retry = retry
-        self.standard = standard
-        self.own_limit = own_limit  # a limit that only this view has gets no lane of its own
-        self.deadline = deadline
-        self.refresh = refresh
-
-    @property
-    def scope(self) -> str:
-        """Which limit it is that an attempt of full length runs into."""
-        return "total" if self.total <= self.limit else "attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +70,7 @@ class ProviderRuntime:
     __slots__ = (
         "__weakref__",
         "_plans",
-        "_tools",
+        "_rng",
         "breaker",
         "bus",
         "clock",
@@ -183,7 +87,6 @@ class ProviderRuntime:
         "refused_until",
         "rejected",
         "retries",
-        "rng",
         "rules",
         "settings",
         "successor",
@@ -199,7 +102,7 @@ class ProviderRuntime:
         self.common = common
         self.clock = tools.clock
         self.wall_clock = tools.wall_clock
-        self.rng = tools.rng
+        self._rng = tools.rng
         self.bus = EventBus(tools.bus)
         self.rules: tuple[Rule, ...] = ()
         self.lanes: dict[tuple[object, float], Lane] = {}
@@ -209,13 +112,13 @@ class ProviderRuntime:
         self.swept = -1
         self.refused_until = -math.inf
         self.refused_because: Evidence | None = None
-        self._tools = tools
         self._plans: dict[str, Plan] = {}
         self._zero()
+        self.plan = self.plan_for("")
         self.breaker = CircuitBreaker(
             name,
             settings.breaker,
-            attempt_timeout=_shorter(settings.timeout.attempt, settings.timeout.total),
+            attempt_timeout=self.plan.limit if self.plan.limit < math.inf else None,
             hint_cap=settings.gate.hint_cap,
             clock=tools.clock,
             wall_clock=tools.wall_clock,
@@ -225,8 +128,7 @@ class ProviderRuntime:
             refresh=self.refresh,
         )
         self.breaker.lock = common.lock
-        self.plan = self.plan_for("")
-        common.runtimes.append(self)
+        common.members.append(self)
         _runtimes.add(self)
 
     def _zero(self) -> None:
@@ -244,49 +146,18 @@ class ProviderRuntime:
                 self._plans[operation] = plan
         return plan
 
-    def make_plan(
-        self,
-        *,
-        operation: str,
-        retry: RetrySettings | None = None,
-        attempt_timeout: float | Unset | None = UNSET,
-        total: float | Unset | None = UNSET,
-        idempotent: bool | Unset | None = UNSET,
-        deadline: Deadline | None = None,
-        refresh: Callable[[], Any] | None = None,
-    ) -> Plan:
+    def make_plan(self, *, operation: str, **options: Unpack[PlanOptions]) -> Plan:
         """Return a plan for an operation, with what a view changes."""
-        settings = self.settings.for_operation(operation)
-        attempt = settings.timeout.attempt if attempt_timeout is UNSET else attempt_timeout
-        whole = settings.timeout.total if total is UNSET else total
-        if attempt_timeout is not UNSET and total is UNSET and whole is not None:
-            whole = max(whole, attempt) if attempt is not None else None  # whoever asks for a long attempt means it
-        limit = _shorter(attempt, whole)
-        slow_after = settings.breaker.slow_after
-        if slow_after is None:
-            slow_after = limit / 2 if limit is not None else math.inf
-        return Plan(
-            operation=operation,
-            idempotent=self.settings.idempotent(operation) if idempotent is UNSET else idempotent,
-            limit=_or_never(limit),
-            total=_or_never(whole),
-            slow_after=slow_after if settings.breaker.slow_rate is not None else math.inf,
-            retry=self._retry_handler(retry if retry is not None else settings.retry),
-            standard=settings.errors == "standard",
-            own_limit=attempt_timeout is not UNSET or total is not UNSET or deadline is not None,
-            deadline=deadline,
-            refresh=refresh,
-        )
+        return Plan(self.settings, self._retry_handler, operation=operation, **options)
 
     def _retry_handler(self, settings: RetrySettings) -> RetryHandler:
-        tools = self._tools
         return RetryHandler(
             settings,
             name=self.name,
             hint_cap=self.settings.gate.hint_cap,
-            clock=tools.clock,
-            wall_clock=tools.wall_clock,
-            rng=tools.rng,
+            clock=self.clock,
+            wall_clock=self.wall_clock,
+            rng=self._rng,
             bus=self.bus,
         )
 
@@ -326,7 +197,7 @@ class ProviderRuntime:
     def refresh(self) -> None:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
-        usual = self.enabled and self.successor is None and self.common.gate.until == -math.inf
+        usual = self.enabled and self.successor is None and not self.common.gate_was_closed
         door = circuit.door if usual else None
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow
@@ -335,6 +206,11 @@ class ProviderRuntime:
         for lane in self.lanes.values():
             lane.door = door
             lane.turn_at = turn_at
+
+    @property
+    def successes(self) -> int:
+        """How many attempts have succeeded."""
+        return self.breaker.circuit.successes
 
     @property
     def in_flight(self) -> int:
@@ -389,21 +265,6 @@ class ProviderRuntime:
         with self.common.lock:
             return None if self.breaker.circuit.rules.shadow else self.breaker.circuit.refusal(now)
 
-    def gate_wait(self, now: float) -> float:
-        """Return how long one caller should wait for the gate, with its own spread; 0 when it is open."""
-        with self.common.lock:
-            gate = self.common.gate
-            wait = gate.wait(now, self.rng)
-            if not wait and gate.until > -math.inf:
-                gate.until = -math.inf  # its time is over: open the doors again
-                for runtime in self.common.runtimes:
-                    runtime.refresh()
-            return wait
-
-    def gate_left(self, now: float) -> float:
-        """Return in how many seconds the gate opens; 0 when it is open."""
-        return self.common.gate.remaining(now)
-
     def acquire(self, task: object, now: float) -> Permit | Refusal:
         """
         Take a permit for an attempt of *task*, just before it leaves.
@@ -426,15 +287,6 @@ class ProviderRuntime:
             self.hanging(hanging, now)
 
     # -- results ---------------------------------------------------------------------------------------------------
-
-    def count_call(self) -> None:
-        """Count a call that a lane does not count for itself."""
-        now, common = self.clock(), self.common
-        with common.lock:
-            if now >= common.budget.turn_at:
-                common.absorb()
-                common.budget.turn(now, common.calls)
-            common.calls += 1
 
     def settle(
         self,
@@ -461,44 +313,14 @@ class ProviderRuntime:
 
     def obey(self, failure: Failure, now: float) -> None:
         """Close the gate if the provider asked for a pause: a rate limit always, anything else with a hint."""
-        asks = failure.kind is FailureKind.RATE_LIMIT or (failure.retryable and failure.retry_after is not None)
+        hint = failure.retry_after
+        asks = failure.kind is FailureKind.RATE_LIMIT or (failure.retryable and hint is not None)
         if not asks or not self.settings.gate.enabled:
             return
-        with self.common.lock:
-            self.common.absorb()
-            gate = self.common.gate
-            was = gate.until
-            successes = sum(runtime.breaker.circuit.successes for runtime in self.common.runtimes)
-            seconds = gate.close(now, failure.retry_after, successes)
-            for runtime in self.common.runtimes:
-                runtime.refresh()
-        if gate.until > was:
-            hinted = failure.retry_after is not None
+        seconds = self.common.close_gate(now, hint)
+        if seconds is not None:
+            hinted = hint is not None
             self.bus.emit(GateClosed(provider=self.name, time=self.wall_clock(), seconds=seconds, hinted=hinted))
-
-    def charge(self, now: float) -> Charge | None:
-        """Pay for a retry that is about to be scheduled; None if the budget is spent."""
-        with self.common.lock:
-            self.common.absorb()
-            self.common.refund(now)
-            charge = self.common.budget.try_spend(now, self.common.calls)
-            self.refresh()
-            return charge
-
-    def refund(self, charge: Charge) -> None:
-        """
-        Give back what was paid for a retry that never left.
-
-        Takes no lock, because it may run while an abandoned iteration is being collected: the next charge does it.
-        """
-        self.common.refunds.append(charge)
-
-    def retries_available(self, now: float) -> float:
-        """Return how many retries the budget allows at this moment."""
-        with self.common.lock:
-            self.common.absorb()
-            self.common.refund(now)
-            return self.common.budget.available(now, self.common.calls)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -506,14 +328,14 @@ class ProviderRuntime:
     def idle(self) -> bool:
         """Whether forgetting this provider would lose nothing: circuit closed, gate open, nothing in flight."""
         closed = self.breaker.state in (CircuitState.CLOSED, CircuitState.DISABLED)
-        return closed and not self.gate_left(self.clock()) and not self.in_flight
+        return closed and not self.common.gate_left(self.clock()) and not self.in_flight
 
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
         with self.common.lock:
             self.successor = successor
             self.refresh()
-            self.common.runtimes.remove(self)
+            self.common.members.remove(self)
 
     def counts(self) -> Counts:
         """Return the running numbers."""
@@ -535,16 +357,8 @@ class ProviderRuntime:
         self.lane = NO_LANE
         self.probing = set()
         self._zero()
+        self.plan = self.plan_for("")
         self.breaker.start_anew()
-
-
-def _shorter(one: float | None, other: float | None) -> float | None:
-    given = [limit for limit in (one, other) if limit is not None]
-    return min(given, default=None)
-
-
-def _or_never(limit: float | None) -> float:
-    return limit if limit is not None else math.inf
 
 
 @final
@@ -567,7 +381,7 @@ def _start_anew_after_fork() -> None:
     commons = {id(runtime.common): runtime.common for runtime in _runtimes}
     for common in commons.values():
         common.lock = threading.Lock()  # the parent's may have been held by a thread that does not exist here
-        common.reset()
+        common.start_anew()
     for runtime in _runtimes:
         runtime.start_anew()
 

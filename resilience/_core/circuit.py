@@ -32,118 +32,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple, final
+from typing import final
 
+from resilience._core.states import Change, CircuitRules, CircuitState, Evidence, Period, Permit, Refusal
 from resilience._core.window import CountWindow, Row, TimeWindow
 from resilience._core.words import Reason, Verdict
-
-
-class CircuitState(StrEnum):
-    """The states of a circuit breaker. The values are metric attributes."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    FORCED_OPEN = "forced_open"
-    DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitRules:
-    """The figures a circuit works with: seconds, counts, and rates between 0 and 1. None switches a rule off."""
-
-    failure_threshold: int | None = 5
-    success_threshold: int = 2
-    open_for: float = 60.0
-    half_open_max_calls: int = 1
-    failure_rate: float | None = 0.5
-    slow_rate: float | None = 0.8
-    minimum_calls: int = 20
-    window: float = 30.0
-    window_calls: int | None = None
-    slow_after: float = math.inf
-    jitter: float = 0.1
-    growth: float = 1.0
-    max_open_for: float = 600.0
-    hint_cap: float = 120.0
-    probe_lease: float = 60.0
-    per_kind: Mapping[str, int] = field(default_factory=dict[str, int])
-    shadow: bool = False
-
-
-@final
-class Period:
-    """One stay in one state; its identity is the generation."""
-
-    __slots__ = ("number", "state")
-
-    def __init__(self, state: CircuitState, number: int) -> None:
-        self.state = state
-        self.number = number
-
-
-@final
-class Permit:
-    """The right to make one attempt. Releasing it a second time does nothing."""
-
-    __slots__ = ("live", "period")
-
-    def __init__(self, period: Period | None) -> None:
-        self.period = period
-        self.live = True
-
-    @property
-    def probe(self) -> bool:
-        """Whether it holds a probe's slot of a half-open circuit."""
-        return self.period is not None and self.period.state is CircuitState.HALF_OPEN
-
-
-class Evidence(NamedTuple):
-    """Why the circuit opened, in figures; its text is made only when somebody reads it."""
-
-    rule: str
-    bad: int = 0
-    calls: int = 0
-    span: str = ""
-    threshold: float = 0.0
-    kind: str = ""
-
-    def __str__(self) -> str:
-        if self.rule == "in_a_row":
-            what = f"{self.kind} failures" if self.kind else "failures"
-            return f"{self.bad} {what} in a row"
-        if self.rule in ("failure_rate", "slow_rate"):
-            what = "failed" if self.rule == "failure_rate" else "were slow"
-            percent = f"{self.threshold * 100:g} %"
-            return f"{self.bad} of {self.calls} calls {what} in {self.span} (threshold {percent})"
-        return {
-            "probe_failed": f"a probe failed ({self.kind})" if self.kind else "a probe failed",
-            "probe_slow": "a probe was slow",
-            "probes_succeeded": f"{self.bad} of {self.calls} probes succeeded",
-            "open_time_over": "open time is over",
-            "by_hand": "by hand",
-            "restored": "restored from a snapshot",
-        }.get(self.rule, self.rule)
-
-
-class Refusal(NamedTuple):
-    """Why a call is not admitted, and in how many seconds one may be (None if nobody knows)."""
-
-    reason: Reason
-    retry_after: float | None
-    evidence: Evidence
-
-
-class Change(NamedTuple):
-    """A change of state, for whoever tells the world about it. *retry_after* is how long it stays open."""
-
-    before: CircuitState
-    after: CircuitState
-    evidence: Evidence
-    retry_after: float | None
 
 
 @final
@@ -329,7 +222,7 @@ class Circuit:
     def judge_in_flight(self, hanging: int, now: float, rng: random.Random) -> None:
         """Count *hanging* live calls, each older than ``slow_after``, as slow already: a hang opens during the hang."""
         if hanging and self.period.state is CircuitState.CLOSED:
-            self._judge_slow_rate(hanging, now, rng)
+            self._judge_slow_rate(hanging, now, rng, None)
 
     def turn(self, now: float) -> None:
         """Close the window's buckets that have ended. Due before anything is counted from `turn_at` on."""
@@ -354,6 +247,7 @@ class Circuit:
     def reset(self, now: float, state: CircuitState) -> None:
         """Return to *state* and forget all evidence, the totals included."""
         self.successes = self.failures = self.slow = self.ignored = self.stale = self.trips = self._abandoned = 0
+        self.evidence = Evidence("")
         self._row.restart()
         self._build_window(now)
         self._closed_at = now
@@ -364,15 +258,20 @@ class Circuit:
         Continue where a former process stopped.
 
         A half-open circuit comes back open with no time left: its probes died with their process. *remaining* is
-        bounded by the longest time we could have chosen ourselves, since it was measured on a wall clock.
+        bounded by the longest time we could have chosen ourselves, since it was measured on a wall clock. The window
+        starts empty.
         """
         if state is CircuitState.HALF_OPEN:
             state, remaining = CircuitState.OPEN, 0.0
+        self._forget_window(now)
+        self._closed_at = now
         self.trips = max(0, trips)
+        left: float | None = None
         if state is CircuitState.OPEN:
             longest = max(self.rules.open_for, self.rules.max_open_for, self.rules.hint_cap)
-            self.until = now + min(max(0.0, remaining), longest)
-        self._enter(state, Evidence("restored"))
+            left = min(max(0.0, remaining), longest)
+            self.until = now + left
+        self._enter(state, Evidence("restored"), retry_after=left)
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -382,6 +281,14 @@ class Circuit:
     def _record(
         self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
     ) -> None:
+        in_a_row, of_kind = self._count(verdict, now, slow=slow, kind=kind)
+        if verdict is Verdict.FAILURE:
+            self._judge_failure(in_a_row, of_kind, kind, now, rng, hint)
+        if slow:
+            self._judge_slow_rate(0, now, rng, hint)
+
+    def _count(self, verdict: Verdict, now: float, *, slow: bool, kind: str) -> tuple[int, int]:
+        """Count a result; return the failures in a row, and those of this *kind* among them, if it is one."""
         if now >= self.turn_at:
             self.turn(now)
         failed = verdict is Verdict.FAILURE
@@ -394,14 +301,12 @@ class Circuit:
             self._abandoned += 1
         if self._window is not None:
             self._window.record(failed=failed, slow=slow)
-        if failed:
-            self._judge_failure(kind, now, rng, hint)
-        if slow:
-            self._judge_slow_rate(0, now, rng)
+        return self._row.fail(self.successes, kind) if failed else (0, 0)
 
-    def _judge_failure(self, kind: str, now: float, rng: random.Random, hint: float | None) -> None:
+    def _judge_failure(
+        self, in_a_row: int, of_kind: int, kind: str, now: float, rng: random.Random, hint: float | None
+    ) -> None:
         rules = self.rules
-        in_a_row, of_kind = self._row.fail(self.successes, kind)
         limit = rules.per_kind.get(kind)
         if rules.failure_threshold is not None and in_a_row >= rules.failure_threshold:
             self._trip(Evidence("in_a_row", bad=in_a_row), now, rng, hint)
@@ -409,17 +314,18 @@ class Circuit:
             self._trip(Evidence("in_a_row", bad=of_kind, kind=kind), now, rng, hint)
         elif rules.failure_rate is not None:
             calls, failed, _ = self._outcomes(now)
-            if calls >= self._minimum_calls() and failed >= rules.failure_rate * calls:
+            # Divided, not multiplied: 7 of 100 are 7 %, but 100 * 0.07 is more than 7 in floats.
+            if calls >= self._minimum_calls() and failed / calls >= rules.failure_rate:
                 self._trip(self._rate("failure_rate", failed, calls, rules.failure_rate), now, rng, hint)
 
-    def _judge_slow_rate(self, hanging: int, now: float, rng: random.Random) -> None:
+    def _judge_slow_rate(self, hanging: int, now: float, rng: random.Random, hint: float | None) -> None:
         threshold = self.rules.slow_rate
         if threshold is None or self.period.state is not CircuitState.CLOSED:
             return
         calls, _, slow = self.counts(now)
         calls, slow = calls + hanging, slow + hanging
-        if calls >= self._minimum_calls() and slow >= threshold * calls:
-            self._trip(self._rate("slow_rate", slow, calls, threshold), now, rng, None)
+        if calls >= self._minimum_calls() and slow / calls >= threshold:
+            self._trip(self._rate("slow_rate", slow, calls, threshold), now, rng, hint)
 
     def _outcomes(self, now: float) -> tuple[int, int, int]:
         """Return the window's counts without calls whose end nobody saw: they neither failed nor succeeded."""
@@ -441,9 +347,7 @@ class Circuit:
     def _judge_probe(
         self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
     ) -> None:
-        self.slow += slow
-        self.successes += verdict is Verdict.SUCCESS
-        self.failures += verdict is Verdict.FAILURE
+        self._count(verdict, now, slow=slow, kind=kind)
         if verdict is Verdict.FAILURE:
             self._trip(Evidence("probe_failed", kind=kind), now, rng, hint)
         elif slow:
@@ -472,14 +376,17 @@ class Circuit:
         self._enter(CircuitState.OPEN, evidence, retry_after=self.until - now)
 
     def _close(self, now: float, evidence: Evidence) -> None:
+        self._forget_window(now)
+        self._closed_at = now
+        self._enter(CircuitState.CLOSED, evidence)
+
+    def _forget_window(self, now: float) -> None:
         self._row.restart()
         if self._window is not None:
             self._window.restart()
         if self._time_window is not None:
             self._time_window.restart(now, self._totals())
             self.turn_at = self._time_window.turn_at
-        self._closed_at = now
-        self._enter(CircuitState.CLOSED, evidence)
 
     def _enter(self, state: CircuitState, evidence: Evidence, *, retry_after: float | None = None) -> None:
         before = self.period.state

@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience.errors import Reason
 from resilience.events import (
     AttemptFailed,

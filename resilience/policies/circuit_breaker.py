@@ -8,25 +8,26 @@ function and tells listeners.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import wraps
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, final
 
 from anyio import get_current_task
 
-from resilience._core.circuit import Change, Circuit, CircuitRules, CircuitState, Permit, Refusal
+from resilience._core.circuit import Circuit
+from resilience._core.states import Change, CircuitState, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import classify
 from resilience.errors import CircuitOpen, ConfigurationError
 from resilience.events import CallWouldBeRejected, CircuitChanged, EventBus, ProbeLost, process_bus
-from resilience.failure import Failure, FailureKind
+from resilience.failure import Failure
+from resilience.policies._breaker import CircuitBreakerSnapshot as CircuitBreakerSnapshot
+from resilience.policies._breaker import initial_state, matches, rules_from
 from resilience.settings import BreakerSettings
 
 _log = logging.getLogger("resilience.circuit")
@@ -35,91 +36,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitBreakerSnapshot:
-    """
-    One look at a circuit breaker. JSON-ready through `dataclasses.asdict`.
-
-    Args:
-        name: The breaker's name.
-        state: Its state.
-        retry_after: Seconds until the next probe may leave; None unless open.
-        until: The same as seconds since the Unix epoch, to carry across a restart.
-        evidence: Why it opened last, in figures.
-        failures_in_a_row: Failures since the last success.
-        calls: Calls in the window.
-        failed: Failed calls in the window.
-        slow: Slow calls in the window.
-        probes: Probes in flight.
-        trips: How often it opened since its last long healthy time.
-        stale_results: Results that came too late to count.
-    """
-
-    name: str
-    state: CircuitState
-    retry_after: float | None
-    until: float | None
-    evidence: str
-    failures_in_a_row: int
-    calls: int
-    failed: int
-    slow: int
-    probes: int
-    trips: int
-    stale_results: int
-
-
-def rules_from(settings: BreakerSettings, *, attempt_timeout: float | None, hint_cap: float = 120.0) -> CircuitRules:
-    """Return the figures that *settings* mean for a provider whose attempts may last *attempt_timeout* seconds."""
-    limit = attempt_timeout if attempt_timeout is not None else math.inf
-    slow_after = settings.slow_after if settings.slow_after is not None else limit / 2
-    lease = settings.probe_lease
-    if lease is None:
-        lease = 2 * limit if attempt_timeout is not None else settings.timeout
-    return CircuitRules(
-        failure_threshold=settings.failure_threshold,
-        success_threshold=settings.success_threshold,
-        open_for=settings.timeout,
-        half_open_max_calls=settings.half_open_max_calls,
-        failure_rate=settings.failure_rate,
-        slow_rate=settings.slow_rate,
-        minimum_calls=settings.minimum_calls,
-        window=settings.window,
-        window_calls=settings.window_calls,
-        slow_after=slow_after,
-        jitter=settings.jitter,
-        growth=settings.growth,
-        max_open_for=settings.max_timeout,
-        hint_cap=hint_cap,
-        probe_lease=lease,
-        per_kind={kind.value: limit for kind, limit in settings.per_kind.items()},
-        shadow=settings.mode == "shadow",
-    )
-
-
-def initial_state(settings: BreakerSettings) -> CircuitState:
-    """Return the state that a new breaker with *settings* starts in."""
-    if not settings.enabled or settings.mode == "disabled":
-        return CircuitState.DISABLED
-    return CircuitState.FORCED_OPEN if settings.mode == "forced_open" else CircuitState.CLOSED
-
-
 class _Told(NamedTuple):
     """What the listeners are still to be told."""
 
     changes: list[Change]
     lost: int
     spared: Reason | None
-
-
-def _matches(
-    rule: FailureKind | type[BaseException] | Callable[[BaseException], bool], error: BaseException, failure: Failure
-) -> bool:
-    if isinstance(rule, FailureKind):
-        return rule is failure.kind
-    if isinstance(rule, type):
-        return isinstance(error, rule)
-    return rule(error)
 
 
 def _nothing() -> None:
@@ -301,7 +223,7 @@ class CircuitBreaker:
         """Return what *error* says about the provider, after the exclusions in the settings."""
         for rule in self.settings.ignore:
             try:
-                if _matches(rule, error, failure):
+                if matches(rule, error, failure):
                     return Verdict.IGNORED
             except Exception:  # a permit hangs on this answer
                 _log.exception("an ignore rule failed", extra={"component": "circuit", "provider": self.name})

@@ -1,0 +1,92 @@
+"""What one kind of call is entitled to: the settings of its operation and the options of its view, worked out once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypedDict, Unpack, final
+
+from resilience._core.words import UNSET, Unset
+from resilience.policies.deadline import Deadline
+from resilience.policies.retry import RetryHandler
+from resilience.settings import ProviderSettings, RetrySettings
+
+
+class PlanOptions(TypedDict, total=False):
+    """What a view of a provider changes."""
+
+    retry: RetrySettings | None
+    attempt_timeout: float | Unset | None
+    total: float | Unset | None
+    idempotent: bool | Unset | None
+    deadline: Deadline | None
+    refresh: Callable[[], Awaitable[object]] | None
+
+
+@final
+class Plan:
+    """
+    The terms of a call.
+
+    Attributes:
+        operation: What is being called, or an empty string.
+        idempotent: Whether repeating it is harmless; None if nobody said.
+        limit: How long one attempt may last, in seconds.
+        total: How long the whole call may last, in seconds.
+        slow_after: From what age on an attempt is slow, in seconds.
+        retry: Decides whether a failed attempt is followed by another.
+        standard: Whether final errors come out as `ProviderError`.
+        own_limit: Whether its limits are a view's own: such calls share no lane's timer.
+        deadline: A moment that nothing may pass.
+        refresh: Renews credentials.
+    """
+
+    __slots__ = (
+        "deadline",
+        "idempotent",
+        "limit",
+        "operation",
+        "own_limit",
+        "refresh",
+        "retry",
+        "slow_after",
+        "standard",
+        "total",
+    )
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        handler: Callable[[RetrySettings], RetryHandler],
+        *,
+        operation: str,
+        **options: Unpack[PlanOptions],
+    ) -> None:
+        attempt_timeout, total = options.get("attempt_timeout", UNSET), options.get("total", UNSET)
+        idempotent, retry = options.get("idempotent", UNSET), options.get("retry")
+        merged = settings.for_operation(operation)
+        attempt = merged.timeout.attempt if attempt_timeout is UNSET else attempt_timeout
+        whole = merged.timeout.total if total is UNSET else total
+        if attempt_timeout is not UNSET and total is UNSET and whole is not None:
+            whole = max(whole, attempt) if attempt is not None else None  # whoever asks for a long attempt means it
+        breaker = merged.breaker
+        self.operation = operation
+        self.idempotent = settings.idempotent(operation) if idempotent is UNSET else idempotent
+        self.total = _or_never(whole)
+        self.limit = min(_or_never(attempt), self.total)
+        slow_after = breaker.slow_after if breaker.slow_after is not None else self.limit / 2
+        self.slow_after = slow_after if breaker.slow_rate is not None else math.inf
+        self.retry = handler(retry if retry is not None else merged.retry)
+        self.standard = merged.errors == "standard"
+        self.own_limit = attempt_timeout is not UNSET or total is not UNSET or options.get("deadline") is not None
+        self.deadline = options.get("deadline")
+        self.refresh = options.get("refresh")
+
+    @property
+    def scope(self) -> str:
+        """Which limit it is that an attempt of full length runs into."""
+        return "total" if self.total <= self.limit else "attempt"
+
+
+def _or_never(limit: float | None) -> float:
+    return limit if limit is not None else math.inf
