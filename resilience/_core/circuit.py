@@ -281,9 +281,9 @@ class Circuit:
     def _record(
         self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
     ) -> None:
-        in_a_row, of_kind = self._count(verdict, now, slow=slow, kind=kind)
+        row = self._count(verdict, now, slow=slow, kind=kind)
         if verdict is Verdict.FAILURE:
-            self._judge_failure(in_a_row, of_kind, kind, now, rng, hint)
+            self._judge_failure(row, now, rng, kind=kind, hint=hint)
         if slow:
             self._judge_slow_rate(0, now, rng, hint)
 
@@ -304,9 +304,10 @@ class Circuit:
         return self._row.fail(self.successes, kind) if failed else (0, 0)
 
     def _judge_failure(
-        self, in_a_row: int, of_kind: int, kind: str, now: float, rng: random.Random, hint: float | None
+        self, row: tuple[int, int], now: float, rng: random.Random, *, kind: str, hint: float | None
     ) -> None:
         rules = self.rules
+        in_a_row, of_kind = row
         limit = rules.per_kind.get(kind)
         if rules.failure_threshold is not None and in_a_row >= rules.failure_threshold:
             self._trip(Evidence("in_a_row", bad=in_a_row), now, rng, hint)
