@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -43,9 +44,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "entry_points", lambda *, group: entries)
 
 
-def run_python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60, check=False
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False
     )
 
 
@@ -121,7 +123,7 @@ def test_another_package_of_the_name_providers_is_named(tmp_path: Path) -> None:
     """If the user's own ``providers`` package hides ours, the message says so and where it is."""
     (tmp_path / "providers").mkdir()
     (tmp_path / "providers" / "__init__.py").write_text("")
-    done = run_python("-m", "resilience", "demo", cwd=tmp_path)
+    done = run_python("-m", "resilience", "demo", path=tmp_path)
     assert done.returncode == 2
     assert f"another package named 'providers', in {tmp_path / 'providers'}, hides the one" in done.stderr
 
