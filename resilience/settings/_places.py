@@ -49,7 +49,7 @@ _SLIPS = {
     "timeouts": "timeout",
     "min_calls": "minimum_calls",
 }
-_NOTES = dict.fromkeys(("max_retries", "retries"), " It counts the first attempt too: n retries are n + 1 attempts")
+_RETRIES = ("max_retries", "retries")
 
 
 @cache
@@ -102,10 +102,11 @@ def unknown(place: Place, key: str) -> str:
     if isinstance(place, Entries):
         return f"{key!r} is no failure kind{nearest(key, FailureKind)}"
     here = fields(place)
-    meant = key if key not in _SLIPS else _SLIPS[key]
+    meant = _SLIPS.get(key, key)
     deeper = [f"{name}.{meant}" for name, below in here.items() if isinstance(below, type) and meant in fields(below)]
     if meant in here or deeper:
-        return f"unknown setting; did you mean {(meant if meant in here else deeper[0])!r}?{_NOTES.get(key, '')}"
+        note = " It counts the first attempt too: n retries are n + 1 attempts" if key in _RETRIES else ""
+        return f"unknown setting; did you mean {(meant if meant in here else deeper[0])!r}?{note}"
     return f"unknown setting{nearest(key, here)}"
 
 

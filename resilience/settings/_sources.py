@@ -50,6 +50,7 @@ class Collection:
         name = key.lower() if isinstance(place, Entries) and place.kinds else str(key)
         below = child(place, name)
         if below is None:
+            where = ".".join(path) if isinstance(place, Entries) else where  # the text names the entry
             self.problems.append(f"{where} ({origin}): {unknown(place, name)}")
         else:
             self.add(value, origin, place=below, path=(*path, name))

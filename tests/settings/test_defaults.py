@@ -145,8 +145,13 @@ def test_variable(name: str, text: str, key: str, expected: object) -> None:
     assert str(settings.origin(leaf)) == f"environment variable {name}"
 
 
-@pytest.mark.parametrize("text, expected", [(text, text in ("true", "1", "yes", "on", "TRUE", " Yes ")) for text in
-    ("true", "1", "yes", "on", "TRUE", " Yes ", "false", "0", "no", "off", "False", "NO")])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (text, text in ("true", "1", "yes", "on", "TRUE", " Yes "))
+        for text in ("true", "1", "yes", "on", "TRUE", " Yes ", "false", "0", "no", "off", "False", "NO")
+    ],
+)
 def test_booleans(text: str, expected: bool) -> None:
     """Booleans are read in every usual spelling."""
     assert Settings.from_environment({"RESILIENCE_ENABLED": text}).enabled is expected

@@ -145,15 +145,24 @@ UNUSABLE = [
     ("r.yaml", "defaults: {enabled: yes}\ndefaults: {}", "says 'defaults' twice in one table"),
     ("r.yaml", "defaults: [{x: 1, x: 2}]", "says 'x' twice in one table"),
     ("r.yaml", "a: 2001-99-99", "is no valid YAML: it holds a value that is none"),
-    ("r.yaml", "a: !!python/name:os.system sk-secret", "is no valid YAML: could not determine a constructor for the tag "
-     "'tag:yaml.org,2002:python/name:os.system' (at line 1, column 4)"),
+    (
+        "r.yaml",
+        "a: !!python/name:os.system sk-secret",
+        (
+            "is no valid YAML: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/name:os.system' (at line 1, column 4)"
+        ),
+    ),
     ("r.yaml", "- 1", "it must hold a table of settings, not list"),
     ("r.yaml", "environments: [dev]", "environments must be a table, with a table for each environment, not list"),
-    ("r.toml", "[environments.prod]", "environments.prod: did you mean 'production'? Those are the names that "
-     "RESILIENCE_ENV takes"),
+    (
+        "r.toml",
+        "[environments.prod]",
+        ("environments.prod: did you mean 'production'? Those are the names that RESILIENCE_ENV takes"),
+    ),
     ("r.ini", "", "must be a .toml, .yaml, .yml or .json file, not .ini"),
     ("r", "", "must be a .toml, .yaml, .yml or .json file, not one without a suffix"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name, text, why", UNUSABLE)
@@ -219,8 +228,8 @@ def test_overlays_that_are_not_chosen_are_checked(write: Write, refusal: Refusal
     )
     assert refusal({"RESILIENCE_ENV": "dev"}, file=file) == (
         "settings refused, 3 problems:"
-        "\n  - defaults.retries (file r.toml, environments.production): unknown setting; did you mean 'retry.max_attempts'? "
-        "It counts the first attempt too: n retries are n + 1 attempts"
+        "\n  - defaults.retries (file r.toml, environments.production): unknown setting; did you mean "
+        "'retry.max_attempts'? It counts the first attempt too: n retries are n + 1 attempts"
         "\n  - defaults.retry.max_attempts = 0 (file r.toml, environments.production): must be at least 1; "
         "the first attempt counts, so 1 means no retry"
         "\n  - defaults.timeout.attempt = 20 (file r.toml): must not be more than defaults.timeout.total = 10 "

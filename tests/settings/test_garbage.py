@@ -15,26 +15,65 @@ from resilience.errors import ConfigurationError
 from resilience.settings import ProviderSettings, RetrySettings, Settings, TimeoutSettings
 
 SHORT = [
-    "RETRY_MAX_ATTEMPTS", "RETRY_BASE_DELAY", "RETRY_MAX_DELAY", "RETRY_EXPONENTIAL_BASE", "RETRY_JITTER",
-    "CIRCUIT_BREAKER_FAILURE_THRESHOLD", "CIRCUIT_BREAKER_TIMEOUT", "HTTP_RETRIES", "HTTP_BACKOFF_BASE_MS",
-    "HTTP_TIMEOUT_SEC", "CB_RESET_SEC", "CB_FAIL_THRESHOLD", "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "RESILIENCE_ENABLED",
-    "RESILIENCE_RETRY_ENABLED", "RESILIENCE_CIRCUIT_BREAKER_ENABLED", "RESILIENCE_CONFIG", "RESILIENCE_ENV",
+    "RETRY_MAX_ATTEMPTS",
+    "RETRY_BASE_DELAY",
+    "RETRY_MAX_DELAY",
+    "RETRY_EXPONENTIAL_BASE",
+    "RETRY_JITTER",
+    "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+    "CIRCUIT_BREAKER_TIMEOUT",
+    "HTTP_RETRIES",
+    "HTTP_BACKOFF_BASE_MS",
+    "HTTP_TIMEOUT_SEC",
+    "CB_RESET_SEC",
+    "CB_FAIL_THRESHOLD",
+    "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
+    "RESILIENCE_ENABLED",
+    "RESILIENCE_RETRY_ENABLED",
+    "RESILIENCE_CIRCUIT_BREAKER_ENABLED",
+    "RESILIENCE_CONFIG",
+    "RESILIENCE_ENV",
     "RESILIENCE_MAX_PROVIDERS",
-]  # fmt: skip
+]
 WORDS = [
-    "defaults", "providers", "s3", "my_api", "retry", "breaker", "timeout", "gate", "budget", "operations", "per_kind",
-    "dns_error", "ignore", "jitter", "max_attempts", "base_delay", "failure_rate", "mode", "attempt", "total", "enabled",
-    "idempotent", "window", "",
-]  # fmt: skip
+    "defaults",
+    "providers",
+    "s3",
+    "my_api",
+    "retry",
+    "breaker",
+    "timeout",
+    "gate",
+    "budget",
+    "operations",
+    "per_kind",
+    "dns_error",
+    "ignore",
+    "jitter",
+    "max_attempts",
+    "base_delay",
+    "failure_rate",
+    "mode",
+    "attempt",
+    "total",
+    "enabled",
+    "idempotent",
+    "window",
+    "",
+]
 TEXTS = st.one_of(
     st.text(),
     st.integers().map(str),
     st.floats().map(str),
-    st.sampled_from(["0", "1", "none", "true", "5s", "500ms", "1h", "nan", "-1", "9" * 5000, "{}", "not_found,", "\udcff"]),
+    st.sampled_from(
+        ["0", "1", "none", "true", "5s", "500ms", "1h", "nan", "-1", "9" * 5000, "{}", "not_found,", "\udcff"]
+    ),
 )
 NAMES = st.one_of(
     st.sampled_from(SHORT),
-    st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(lambda words: "RESILIENCE_" + "__".join(words).upper()),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=7).map(
+        lambda words: "RESILIENCE_" + "__".join(words).upper()
+    ),
     st.text().map("RESILIENCE_".__add__),
 )
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.just(10**400))
@@ -45,8 +84,7 @@ TREES = st.recursive(LEAVES, lambda below: st.lists(below, max_size=2) | st.dict
 def loads(**arguments: Any) -> Settings | None:
     try:
         return Settings.from_environment(**arguments)
-    except ConfigurationError as error:
-        assert str(error)
+    except ConfigurationError:
         return None
 
 
@@ -91,11 +129,36 @@ def test_json_file(folder: Path, tree: object) -> None:
 
 
 @given(
-    text=st.one_of(st.text(), st.lists(st.sampled_from([*WORDS, ":", "=", "\n", " ", "- ", "[", "]", "{", "}", "&a", "*a",
-                                                        "!!int", "!!timestamp", "<<", '"', "#", "5s", "2001-1-1"]))
-                   .map("".join)),
+    text=st.one_of(
+        st.text(),
+        st.lists(
+            st.sampled_from(
+                [
+                    *WORDS,
+                    ":",
+                    "=",
+                    "\n",
+                    " ",
+                    "- ",
+                    "[",
+                    "]",
+                    "{",
+                    "}",
+                    "&a",
+                    "*a",
+                    "!!int",
+                    "!!timestamp",
+                    "<<",
+                    '"',
+                    "#",
+                    "5s",
+                    "2001-1-1",
+                ]
+            )
+        ).map("".join),
+    ),
     name=st.sampled_from(["r.toml", "r.yaml", "r.json"]),
-)  # fmt: skip
+)
 @example(text="a: &a {b: *a}", name="r.yaml")
 @example(text="providers: &a {s3: *a}", name="r.yaml")
 @example(text="a: !!int ''", name="r.yaml")
@@ -120,7 +183,7 @@ def use(settings: Settings) -> None:
     for name in ("s3", "my-api", *settings.providers):
         provider = settings.for_provider(name)
         provider.for_operation("put")
-        assert 1 <= provider.retry.max_attempts
+        assert provider.retry.max_attempts >= 1
         assert 0 <= provider.retry.base_delay < 1e8
         assert provider.timeout.total is None or 0 < provider.timeout.total < 1e8
 

@@ -102,7 +102,9 @@ def test_operations_are_inherited() -> None:
         defaults=ProviderSettings(
             operations={"upload": OperationSettings(timeout=TimeoutSettings(total=200), idempotent=True)}
         ),
-        providers={"s3": ProviderSettings(operations={"upload": OperationSettings(timeout=TimeoutSettings(attempt=9))})},
+        providers={
+            "s3": ProviderSettings(operations={"upload": OperationSettings(timeout=TimeoutSettings(attempt=9))})
+        },
     )
     found = settings.for_provider("s3")
     assert found.for_operation("upload").timeout == TimeoutSettings(attempt=9, total=200)
@@ -150,7 +152,7 @@ def test_nothing_changes() -> None:
         lambda: mapping.__delitem__("s3"),
         lambda: mapping.update(x=ProviderSettings()),
         lambda: mapping.pop("s3"),
-        lambda: mapping.popitem(),
+        mapping.popitem,
         lambda: mapping.setdefault("x", ProviderSettings()),
         lambda: mapping.__ior__({}),
         rules.clear,
@@ -168,7 +170,9 @@ def test_the_caller_keeps_his_own_dict() -> None:
     assert list(settings.providers) == ["s3"]
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), Settings.model_copy])
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), Settings.model_copy]
+)
 def test_copies_are_equal(again: Any) -> None:
     """Settings can be copied, pickled, compared and used as keys."""
     other = again(EXAMPLE)
@@ -221,7 +225,7 @@ def test_copies_with_changes_are_checked() -> None:
     )
     with pytest.raises(ConfigurationError, match="max_attempts = 0"):
         RetrySettings().model_copy(update={"max_attempts": 0})
-    with pytest.raises(ConfigurationError, match="max_attempt .*did you mean 'max_attempts'"):
+    with pytest.raises(ConfigurationError, match=r"max_attempt .*did you mean 'max_attempts'"):
         RetrySettings().model_copy(update={"max_attempt": 1})
 
 
@@ -246,4 +250,6 @@ def test_inside_another_model() -> None:
         ("resilience", "defaults", "retry", "max_attempts"),
         ("resilience", "defaults", "timeout"),
     ]
-    assert "attempt = 5.0 must not be more than total = 1.0: one attempt cannot outlast the whole call" in str(caught.value)
+    assert "attempt = 5.0 must not be more than total = 1.0: one attempt cannot outlast the whole call" in str(
+        caught.value
+    )

@@ -75,16 +75,26 @@ def test_values_made_in_code() -> None:
     "key, why",
     [
         ("defaults.retry.max_atempts", "unknown setting; did you mean 'max_attempts'?"),
-        ("defaults.retry", "not a single setting but a table of them: enabled, max_attempts, base_delay, max_delay, "
-         "exponential_base, jitter, per_kind"),
-        ("providers.s3", "not a single setting but a table of them: enabled, errors, retry, breaker, timeout, gate, "
-         "budget, operations"),
+        (
+            "defaults.retry",
+            (
+                "not a single setting but a table of them: enabled, max_attempts, base_delay, max_delay, "
+                "exponential_base, jitter, per_kind"
+            ),
+        ),
+        (
+            "providers.s3",
+            (
+                "not a single setting but a table of them: enabled, errors, retry, breaker, timeout, gate, "
+                "budget, operations"
+            ),
+        ),
         ("providers", "not a single setting but a table of them"),
         ("enabled.really", "unknown setting: what it stands under is a single value"),
         ("defaults.breaker.per_kind.tiemout", "'tiemout' is no failure kind; did you mean 'timeout'?"),
         ("", "unknown setting; known: enabled, defaults, providers, max_providers"),
     ],
-)  # fmt: skip
+)
 def test_no_such_setting(refusal: Refusal, key: str, why: str) -> None:
     """Asking for the origin of something that is no setting says what was probably meant."""
     assert refusal(lambda: Settings().origin(key)) == f"{key}: {why}"
@@ -136,8 +146,10 @@ def test_differences() -> None:
         "enabled = false (default true; in code)",
         "providers.s3.operations.put.idempotent = true (default none; in code)",
         "providers.s3.operations.put.retry.max_attempts = 1 (default 3; in code)",
-        "providers.s3.retry.max_attempts = 3 (default 5; environment variable "
-        "RESILIENCE_PROVIDERS__S3__RETRY__MAX_ATTEMPTS)",
+        (
+            "providers.s3.retry.max_attempts = 3 (default 5; environment variable "
+            "RESILIENCE_PROVIDERS__S3__RETRY__MAX_ATTEMPTS)"
+        ),
     ]
     (total,) = [item for item in settings.differences() if item.key == "defaults.timeout.total"]
     assert (total.value, total.default, total.origin.source) == (None, 120.0, "env")

@@ -48,10 +48,19 @@ def test_each_source_overrules_the_next(write: Write) -> None:
 
 
 ORDERS = [
-    ("defaults.breaker.timeout", "CB_RESET_SEC", "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "CIRCUIT_BREAKER_TIMEOUT",
-     "RESILIENCE_DEFAULTS__BREAKER__TIMEOUT"),
-    ("defaults.breaker.failure_threshold", "CB_FAIL_THRESHOLD", "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
-     "RESILIENCE_DEFAULTS__BREAKER__FAILURE_THRESHOLD"),
+    (
+        "defaults.breaker.timeout",
+        "CB_RESET_SEC",
+        "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
+        "CIRCUIT_BREAKER_TIMEOUT",
+        "RESILIENCE_DEFAULTS__BREAKER__TIMEOUT",
+    ),
+    (
+        "defaults.breaker.failure_threshold",
+        "CB_FAIL_THRESHOLD",
+        "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+        "RESILIENCE_DEFAULTS__BREAKER__FAILURE_THRESHOLD",
+    ),
     ("defaults.retry.max_attempts", "HTTP_RETRIES", "RETRY_MAX_ATTEMPTS", "RESILIENCE_DEFAULTS__RETRY__MAX_ATTEMPTS"),
     ("defaults.retry.base_delay", "HTTP_BACKOFF_BASE_MS", "RETRY_BASE_DELAY", "RESILIENCE_DEFAULTS__RETRY__BASE_DELAY"),
     ("defaults.timeout.attempt", "HTTP_TIMEOUT_SEC", "RESILIENCE_DEFAULTS__TIMEOUT__ATTEMPT"),
@@ -113,8 +122,10 @@ def test_provider_names_with_dashes_and_dots(write: Write) -> None:
 def test_operation_names() -> None:
     """Operations keep the spelling that the code gives them; the environment finds them in capitals."""
     settings = Settings.from_environment(
-        {"RESILIENCE_PROVIDERS__S3__OPERATIONS__PUTOBJECT__IDEMPOTENT": "yes",
-         "RESILIENCE_PROVIDERS__S3__OPERATIONS__GET_OBJECT__TIMEOUT__TOTAL": "5"},
+        {
+            "RESILIENCE_PROVIDERS__S3__OPERATIONS__PUTOBJECT__IDEMPOTENT": "yes",
+            "RESILIENCE_PROVIDERS__S3__OPERATIONS__GET_OBJECT__TIMEOUT__TOTAL": "5",
+        },
         defaults=ProviderSettings(operations={"PutObject": OperationSettings()}),
     )
     found = settings.for_provider("s3")

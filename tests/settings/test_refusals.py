@@ -65,8 +65,13 @@ VALUES: list[tuple[Any, str, Any, str, str]] = [
     (RetrySettings, "exponential_base", 0.5, "0.5", "must be at least 1"),
     (RetrySettings, "exponential_base", 1000, "1000", "must be at most 100"),
     (RetrySettings, "exponential_base", "two", "'two'", "must be a number"),
-    (RetrySettings, "jitter", "ful", "'ful'",
-     "must be one of full, none, equal, decorrelated, proportional, constant; did you mean 'full'?"),
+    (
+        RetrySettings,
+        "jitter",
+        "ful",
+        "'ful'",
+        "must be one of full, none, equal, decorrelated, proportional, constant; did you mean 'full'?",
+    ),
     (RetrySettings, "jitter", 0.1, "0.1", "must be one of full, none, equal, decorrelated, proportional, constant"),
     (RetrySettings, "per_kind", 3, "3", "must be a table of settings"),
     (RetryRule, "delay_factor", -1, "-1", "must be at least 0"),
@@ -90,14 +95,24 @@ VALUES: list[tuple[Any, str, Any, str, str]] = [
     (BreakerSettings, "growth", 0.9, "0.9", "must be at least 1"),
     (BreakerSettings, "max_timeout", 0, "0", "must be more than 0"),
     (BreakerSettings, "probe_lease", -1, "-1", "must be more than 0" + WITHOUT),
-    (BreakerSettings, "mode", "shadwo", "'shadwo'",
-     "must be one of enforce, shadow, disabled, forced_open; did you mean 'shadow'?"),
+    (
+        BreakerSettings,
+        "mode",
+        "shadwo",
+        "'shadwo'",
+        "must be one of enforce, shadow, disabled, forced_open; did you mean 'shadow'?",
+    ),
     (BreakerSettings, "ignore", 5, "5", "must be a list"),
     (BreakerSettings, "ignore", [5], "5", "must be failure kinds, exception types or predicates"),
     (BreakerSettings, "ignore", "not_fond", "'not_fond'", "'not_fond' is no failure kind; did you mean 'not_found'?"),
     (BreakerSettings, "ignore", ["x"], "'x'", f"'x' is no failure kind; known: {KINDS}"),
-    (BreakerSettings, "ignore", [int], "<type>",
-     "must be failure kinds, exception types or predicates; int is another kind of type"),
+    (
+        BreakerSettings,
+        "ignore",
+        [int],
+        "<type>",
+        "must be failure kinds, exception types or predicates; int is another kind of type",
+    ),
     (TimeoutSettings, "attempt", 0, "0", "must be more than 0" + WITHOUT),
     (TimeoutSettings, "total", INFINITY, "inf", "must be a finite number" + WITHOUT),
     (GateSettings, "max_wait", -1, "-1", "must be at least 0"),
@@ -107,21 +122,31 @@ VALUES: list[tuple[Any, str, Any, str, str]] = [
     (BudgetSettings, "floor_per_second", -1, "-1", "must be at least 0"),
     (BudgetSettings, "floor_burst", -1, "-1", "must be at least 0"),
     (BudgetSettings, "floor_burst", True, "True", "must be a number, not true or false"),
-    (OperationSettings, "timeout", None, "none",
-     "must be a table of settings; for no limit, write attempt = none and total = none in it"),
-    (OperationSettings, "retry", None, "none",
-     "must be a table of settings; to switch it off, write enabled = false in it"),
+    (
+        OperationSettings,
+        "timeout",
+        None,
+        "none",
+        "must be a table of settings; for no limit, write attempt = none and total = none in it",
+    ),
+    (
+        OperationSettings,
+        "retry",
+        None,
+        "none",
+        "must be a table of settings; to switch it off, write enabled = false in it",
+    ),
     (Settings, "defaults", 5, "5", "must be a table of settings"),
     (OperationSettings, "timeout", RetrySettings(), "RetrySettings(...)", "must be a table of settings"),
     (OperationSettings, "idempotent", "si", "'si'", "must be true or false"),
     (ProviderSettings, "errors", "nativ", "'nativ'", "must be one of native, standard; did you mean 'native'?"),
     (Settings, "max_providers", 0, "0", "must be at least 1"),
     (Settings, "providers", ["s3"], "<list>", "must be a table of settings"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("model, key, value, shown, why", VALUES)
-def test_value(refusal: Refusal, model: Any, key: str, value: object, shown: str, why: str) -> None:
+def test_value(refusal: Refusal, model: Any, key: str, value: object, *, shown: str, why: str) -> None:
     """Nonsense is refused at construction, with the key, the value, what was expected and the likely slip."""
     assert refusal(lambda: model(**{key: value})) == f"{model.__name__} refused: {key} = {shown} (in code): {why}"
 
@@ -135,27 +160,63 @@ VARIABLES = [
     ("RESILIENCE_DEFAULTS__TIMEOUT__TOTAL", "0", "defaults.timeout.total", "must be more than 0" + NO_LIMIT),
     ("RESILIENCE_DEFAULTS__TIMEOUT__TOTAL", "-inf", "defaults.timeout.total", ANY_DURATION),
     ("RESILIENCE_DEFAULTS__TIMEOUT__ATTEMPT", "null", "defaults.timeout.attempt", ANY_DURATION),
-    ("HTTP_RETRIES", "-1", "defaults.retry.max_attempts",
-     "must be at least 0; HTTP_RETRIES counts retries, so there is one more attempt"),
-    ("HTTP_RETRIES", "3x", "defaults.retry.max_attempts",
-     "must be a whole number; HTTP_RETRIES counts retries, so there is one more attempt"),
-    ("HTTP_RETRIES", "1000000", "defaults.retry.max_attempts",
-     "must be at most 1000000; HTTP_RETRIES counts retries, so there is one more attempt"),
-    ("HTTP_BACKOFF_BASE_MS", "0.5", "defaults.retry.base_delay",
-     "is less than a millisecond; HTTP_BACKOFF_BASE_MS is in milliseconds"),
-    ("HTTP_BACKOFF_BASE_MS", "1s", "defaults.retry.base_delay",
-     "must be a number, without a unit; HTTP_BACKOFF_BASE_MS is in milliseconds"),
-    ("HTTP_BACKOFF_BASE_MS", "nan", "defaults.retry.base_delay",
-     "must be a finite number; HTTP_BACKOFF_BASE_MS is in milliseconds"),
-    ("HTTP_BACKOFF_BASE_MS", "-5", "defaults.retry.base_delay",
-     "must be at least 0; HTTP_BACKOFF_BASE_MS is in milliseconds"),
-    ("HTTP_TIMEOUT_SEC", "99999999", "defaults.timeout.attempt",
-     "must be at most 366 days" + MILLISECONDS + "; no limit is none; HTTP_TIMEOUT_SEC is in seconds"),
+    (
+        "HTTP_RETRIES",
+        "-1",
+        "defaults.retry.max_attempts",
+        "must be at least 0; HTTP_RETRIES counts retries, so there is one more attempt",
+    ),
+    (
+        "HTTP_RETRIES",
+        "3x",
+        "defaults.retry.max_attempts",
+        "must be a whole number; HTTP_RETRIES counts retries, so there is one more attempt",
+    ),
+    (
+        "HTTP_RETRIES",
+        "1000000",
+        "defaults.retry.max_attempts",
+        "must be at most 1000000; HTTP_RETRIES counts retries, so there is one more attempt",
+    ),
+    (
+        "HTTP_BACKOFF_BASE_MS",
+        "0.5",
+        "defaults.retry.base_delay",
+        "is less than a millisecond; HTTP_BACKOFF_BASE_MS is in milliseconds",
+    ),
+    (
+        "HTTP_BACKOFF_BASE_MS",
+        "1s",
+        "defaults.retry.base_delay",
+        "must be a number, without a unit; HTTP_BACKOFF_BASE_MS is in milliseconds",
+    ),
+    (
+        "HTTP_BACKOFF_BASE_MS",
+        "nan",
+        "defaults.retry.base_delay",
+        "must be a finite number; HTTP_BACKOFF_BASE_MS is in milliseconds",
+    ),
+    (
+        "HTTP_BACKOFF_BASE_MS",
+        "-5",
+        "defaults.retry.base_delay",
+        "must be at least 0; HTTP_BACKOFF_BASE_MS is in milliseconds",
+    ),
+    (
+        "HTTP_TIMEOUT_SEC",
+        "99999999",
+        "defaults.timeout.attempt",
+        "must be at most 366 days" + MILLISECONDS + "; no limit is none; HTTP_TIMEOUT_SEC is in seconds",
+    ),
     ("CB_RESET_SEC", "0", "defaults.breaker.timeout", "must be more than 0; CB_RESET_SEC is in seconds"),
     ("CB_FAIL_THRESHOLD", "0", "defaults.breaker.failure_threshold", "must be at least 1" + WITHOUT),
-    ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "1 year", "defaults.breaker.timeout",
-     "has the unknown unit 'year'; the units are ms, s, m and h"),
-]  # fmt: skip
+    (
+        "CIRCUIT_BREAKER_RECOVERY_TIMEOUT",
+        "1 year",
+        "defaults.breaker.timeout",
+        "has the unknown unit 'year'; the units are ms, s, m and h",
+    ),
+]
 
 
 @pytest.mark.parametrize("name, text, key, why", VARIABLES)
@@ -167,31 +228,57 @@ def test_variable(refusal: Refusal, name: str, text: str, key: str, why: str) ->
 
 SECRET = "sk-secret"
 UNKNOWN = [
-    ("RESILIENCE_FOO", "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
-     "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."),
+    (
+        "RESILIENCE_FOO",
+        (
+            "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
+            "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."
+        ),
+    ),
     ("RESILIENCE_ENABLE", "unknown setting; did you mean 'ENABLED'?"),
     ("RESILIENCE_RETRY_MAX_ATTEMPTS", "unknown setting; did you mean 'RETRY_MAX_ATTEMPTS'?"),
     ("RESILIENCE_PROVIDERS_S3_RETRY_MAX_ATTEMPTS", "unknown setting; levels are separated by two underscores"),
     ("RESILIENCE_DEFAULTS_RETRY", "unknown setting; levels are separated by two underscores"),
-    ("RESILIENCE_PROVIDERS__OPENAI__API_KEY", "unknown setting; known: enabled, errors, retry, breaker, timeout, gate, "
-     "budget, operations"),
-    ("RESILIENCE_PROVIDERS__OPENAI__RETRIES", "unknown setting; did you mean 'retry.max_attempts'? It counts the first "
-     "attempt too: n retries are n + 1 attempts"),
+    (
+        "RESILIENCE_PROVIDERS__OPENAI__API_KEY",
+        ("unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, operations"),
+    ),
+    (
+        "RESILIENCE_PROVIDERS__OPENAI__RETRIES",
+        (
+            "unknown setting; did you mean 'retry.max_attempts'? It counts the first "
+            "attempt too: n retries are n + 1 attempts"
+        ),
+    ),
     ("RESILIENCE_PROVIDERS__OPENAI__MAX_ATTEMPTS", "unknown setting; did you mean 'retry.max_attempts'?"),
     ("RESILIENCE_PROVIDERS__OPENAI__CIRCUIT_BREAKER__TIMEOUT", "unknown setting; did you mean 'breaker'?"),
-    ("RESILIENCE_DEFAULTS__RETRY__MAX_RETRIES", "unknown setting; did you mean 'max_attempts'? It "
-     "counts the first attempt too: n retries are n + 1 attempts"),
+    (
+        "RESILIENCE_DEFAULTS__RETRY__MAX_RETRIES",
+        ("unknown setting; did you mean 'max_attempts'? It counts the first attempt too: n retries are n + 1 attempts"),
+    ),
     ("RESILIENCE_DEFAULTS__BREAKER__RECOVERY_TIMEOUT", "unknown setting; did you mean 'timeout'?"),
     ("RESILIENCE_DEFAULTS__RETRY__MAX_ATTEMPTS__X", "unknown setting: what it stands under is a single value"),
-    ("RESILIENCE_DEFAULTS__RETRY__PER_KIND__TIEMOUT__MAX_ATTEMPTS", "'tiemout' is no failure kind; did you mean "
-     "'timeout'?"),
-    ("RESILIENCE_DEFAULTS__RETRY", "not a single setting; add two underscores and one of ENABLED, MAX_ATTEMPTS, "
-     "BASE_DELAY, MAX_DELAY, EXPONENTIAL_BASE, JITTER, PER_KIND"),
+    (
+        "RESILIENCE_DEFAULTS__RETRY__PER_KIND__TIEMOUT__MAX_ATTEMPTS",
+        ("'tiemout' is no failure kind; did you mean 'timeout'?"),
+    ),
+    (
+        "RESILIENCE_DEFAULTS__RETRY",
+        (
+            "not a single setting; add two underscores and one of ENABLED, MAX_ATTEMPTS, "
+            "BASE_DELAY, MAX_DELAY, EXPONENTIAL_BASE, JITTER, PER_KIND"
+        ),
+    ),
     ("RESILIENCE_PROVIDERS", "not a single setting; add two underscores and one of <NAME>__..."),
     ("RESILIENCE_PROVIDERS__", "unknown setting; a name is missing between the underscores"),
-    ("RESILIENCE_", "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
-     "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."),
-]  # fmt: skip
+    (
+        "RESILIENCE_",
+        (
+            "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
+            "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize("text", [SECRET, ""])
@@ -223,33 +310,56 @@ KEYS = [
     ({"colour": 3}, "colour (in code): unknown setting; known: enabled, defaults, providers, max_providers"),
     ({"enable": 1}, "enable (in code): unknown setting; did you mean 'enabled'?"),
     ({"timeout": 1}, "timeout (in code): unknown setting; did you mean 'defaults.timeout'?"),
-    ({"defaults": {"retry": {"retries": SECRET}}}, "defaults.retry.retries (in code): unknown setting; did you mean "
-     "'max_attempts'? It counts the first attempt too: n retries are n + 1 attempts"),
-    ({"defaults": {"retry": {"per_kind": {"tiemout": {}}}}}, "defaults.retry.per_kind{0} (in code): 'tiemout' is no "
-     "failure kind; did you mean 'timeout'?"),
-    ({"defaults": {"breaker": {"per_kind": {"timeout": 0}}}}, "defaults.breaker.per_kind.timeout = 0 (in code): must "
-     "be at least 1"),
-    ({"providers": {"OpenAI": {}}}, "providers (in code): 'OpenAI' is no provider name: those are lower-case letters, "
-     "digits, '_', '-' and '.'; did you mean 'openai'?"),
-    ({"providers": {"Open AI": {}}}, "providers (in code): 'Open AI' is no provider name: those are lower-case "
-     "letters, digits, '_', '-' and '.'; did you mean 'open-ai'?"),
-    ({"providers": {"é": {}}}, "providers (in code): 'é' is no provider name: those are lower-case letters, digits, "
-     "'_', '-' and '.'"),
+    (
+        {"defaults": {"retry": {"retries": SECRET}}},
+        (
+            "defaults.retry.retries (in code): unknown setting; did you mean "
+            "'max_attempts'? It counts the first attempt too: n retries are n + 1 attempts"
+        ),
+    ),
+    (
+        {"defaults": {"retry": {"per_kind": {"tiemout": {}}}}},
+        ("defaults.retry.per_kind (in code): 'tiemout' is no failure kind; did you mean 'timeout'?"),
+    ),
+    (
+        {"defaults": {"breaker": {"per_kind": {"timeout": 0}}}},
+        ("defaults.breaker.per_kind.timeout = 0 (in code): must be at least 1"),
+    ),
+    (
+        {"providers": {"OpenAI": {}}},
+        (
+            "providers (in code): 'OpenAI' is no provider name: those are lower-case letters, "
+            "digits, '_', '-' and '.'; did you mean 'openai'?"
+        ),
+    ),
+    (
+        {"providers": {"Open AI": {}}},
+        (
+            "providers (in code): 'Open AI' is no provider name: those are lower-case "
+            "letters, digits, '_', '-' and '.'; did you mean 'open-ai'?"
+        ),
+    ),
+    (
+        {"providers": {"é": {}}},
+        ("providers (in code): 'é' is no provider name: those are lower-case letters, digits, '_', '-' and '.'"),
+    ),
     ({"defaults": {"retry": 5}}, "defaults.retry = 5 (in code): must be a table of settings"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("tree, line", KEYS)
 def test_key(refusal: Refusal, tree: dict[str, Any], line: str) -> None:
-    """Unknown keys are refused with what was probably meant, whether models or trees are given; values are not shown."""
-    assert refusal(lambda: Settings(**tree)) == "Settings refused: " + line.format("")
-    assert refusal({}, **tree) == "settings refused: " + line.format(".tiemout")
+    """Unknown keys are refused with what was probably meant, in models and in trees; their values are not shown."""
+    assert refusal(lambda: Settings(**tree)) == f"Settings refused: {line}"
+    assert refusal({}, **tree) == f"settings refused: {line}"
 
 
 def test_keys_that_are_no_text(refusal: Refusal) -> None:
     """YAML and Python know keys that are no text; names are."""
     tree: Any = {1: {}}
-    assert refusal({}, providers=tree) == "settings refused: providers.1 (in code): names are text, so write it in quotes"
+    assert (
+        refusal({}, providers=tree) == "settings refused: providers.1 (in code): names are text, so write it in quotes"
+    )
 
 
 def test_everything_at_once(refusal: Refusal) -> None:
@@ -269,109 +379,3 @@ def test_everything_at_once(refusal: Refusal) -> None:
         "one attempt cannot outlast the whole call"
         "\n  - max_providers = 0 (in code): must be at least 1"
     )
-
-
-PROBE = "a probe would be given up while it may still be answered"
-RATE = "the window would never hold enough calls for a rate"
-GATE = "the gate is never closed for longer than hint_cap"
-CUT = "every back-off would be cut"
-GROWTH = "open times that grow would be longer than their end from the start"
-CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
-    (lambda: TimeoutSettings(attempt=30, total=20),
-     "TimeoutSettings refused: attempt = 30 (in code): must not be more than total = 20 (in code): one attempt "
-     "cannot outlast the whole call"),
-    (lambda: RetrySettings(base_delay=2, max_delay=1),
-     f"RetrySettings refused: base_delay = 2 (in code): must not be more than max_delay = 1 (in code): {CUT}"),
-    (lambda: BreakerSettings(minimum_calls=20, window_calls=10),
-     f"BreakerSettings refused: minimum_calls = 20 (in code): must not be more than window_calls = 10 (in code): {RATE}"),
-    (lambda: BreakerSettings(slow_after=40, window=30),
-     "BreakerSettings refused: slow_after = 40 (in code): must not be more than window = 30 (in code): slow calls "
-     "would count when the window has moved on"),
-    (lambda: BreakerSettings(timeout=60, growth=2, max_timeout=30),
-     f"BreakerSettings refused: timeout = 60 (in code): must not be more than max_timeout = 30 (in code): {GROWTH}"),
-    (lambda: GateSettings(max_wait=10, hint_cap=5),
-     f"GateSettings refused: max_wait = 10 (in code): must not be more than hint_cap = 5 (in code): {GATE}"),
-    (lambda: GateSettings(base_delay=10, hint_cap=5),
-     f"GateSettings refused: base_delay = 10 (in code): must not be more than hint_cap = 5 (in code): {GATE}"),
-    (lambda: ProviderSettings(breaker=BreakerSettings(slow_after=10), timeout=TimeoutSettings(attempt=10)),
-     "ProviderSettings refused: breaker.slow_after = 10.0 (in code): must be less than timeout.attempt = 10.0 "
-     "(in code): attempts would be cut before they count as slow"),
-    (lambda: ProviderSettings(breaker=BreakerSettings(probe_lease=9), timeout=TimeoutSettings(attempt=10)),
-     "ProviderSettings refused: timeout.attempt = 10.0 (in code): must not be more than breaker.probe_lease = 9.0 "
-     f"(in code): {PROBE}"),
-    (lambda: Settings(providers={"s3": ProviderSettings(retry=RetrySettings(base_delay=500))}),
-     "Settings refused: providers.s3.retry.base_delay = 500.0 (in code): must not be more than "
-     f"providers.s3.retry.max_delay = 60.0 (default): {CUT}{MILLISECONDS}"),
-    (lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(timeout=900, growth=2))),
-     "Settings refused: defaults.breaker.timeout = 900.0 (in code): must not be more than defaults.breaker.max_timeout "
-     f"= 600.0 (default): {GROWTH}"),
-    (lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(window_calls=10))),
-     "Settings refused: defaults.breaker.minimum_calls = 20 (default): must not be more than "
-     f"defaults.breaker.window_calls = 10 (in code): {RATE}"),
-    (lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(window_calls=30)),
-                      providers={"s3": ProviderSettings(breaker=BreakerSettings(minimum_calls=40))}),
-     "Settings refused: providers.s3.breaker.minimum_calls = 40 (in code): must not be more than "
-     f"providers.s3.breaker.window_calls = 30 (in code): {RATE}"),
-    (lambda: Settings(defaults=ProviderSettings(operations={
-        "put": OperationSettings(retry=RetrySettings(base_delay=500))})),
-     "Settings refused: defaults.operations.put.retry.base_delay = 500.0 (in code): must not be more than "
-     f"defaults.operations.put.retry.max_delay = 60.0 (default): {CUT}{MILLISECONDS}"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("make, line", CONTRADICTIONS)
-def test_contradiction(refusal: Refusal, make: Callable[[], object], line: str) -> None:
-    """Settings that are fine one by one and make no sense together are refused, with both of them."""
-    assert refusal(make) == line
-
-
-def test_contradiction_between_sources(refusal: Refusal) -> None:
-    """Each side of a contradiction is named with its own origin."""
-    text = refusal({"HTTP_TIMEOUT_SEC": "60"}, defaults={"timeout": {"total": 30}})
-    assert text == (
-        "settings refused: defaults.timeout.attempt = '60' (environment variable HTTP_TIMEOUT_SEC): must not be more "
-        "than defaults.timeout.total = 30 (in code): one attempt cannot outlast the whole call; HTTP_TIMEOUT_SEC is in "
-        "seconds"
-    )
-    text = refusal({"RETRY_MAX_DELAY": "2"}, providers={"s3": {"retry": {"base_delay": 3}}})
-    assert text == (
-        "settings refused: providers.s3.retry.base_delay = 3 (in code): must not be more than "
-        f"providers.s3.retry.max_delay = '2' (environment variable RETRY_MAX_DELAY): {CUT}{MILLISECONDS}"
-    )
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: TimeoutSettings(attempt=300),
-        lambda: TimeoutSettings(total=10),
-        lambda: TimeoutSettings(attempt=10, total=10),
-        lambda: TimeoutSettings(attempt=None, total=10),
-        lambda: TimeoutSettings(attempt=10, total=None),
-        lambda: RetrySettings(base_delay=1, max_delay=1),
-        lambda: Settings(defaults=ProviderSettings(retry=RetrySettings(max_delay=0.5))),
-        lambda: BreakerSettings(timeout=900, max_timeout=800),
-        lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(timeout=900))),
-        lambda: BreakerSettings(window_calls=10, minimum_calls=20, failure_rate=None, slow_rate=None),
-        lambda: BreakerSettings(slow_after=40, window=30, slow_rate=None),
-        lambda: BreakerSettings(slow_after=40, window=30, window_calls=100),
-        lambda: ProviderSettings(
-            breaker=BreakerSettings(slow_after=20, slow_rate=None), timeout=TimeoutSettings(attempt=10)
-        ),
-        lambda: ProviderSettings(breaker=BreakerSettings(probe_lease=10), timeout=TimeoutSettings(attempt=10)),
-        lambda: GateSettings(max_wait=0, hint_cap=0, base_delay=0),
-        lambda: BudgetSettings(ratio=0, floor_per_second=0, floor_burst=0),
-        lambda: BreakerSettings(enabled=False, mode="shadow"),
-        lambda: Settings(
-            defaults=ProviderSettings(timeout=TimeoutSettings(attempt=60)),
-            providers={"s3": ProviderSettings(timeout=TimeoutSettings(total=20))},
-        ),
-        lambda: Settings(
-            defaults=ProviderSettings(breaker=BreakerSettings(minimum_calls=5)),
-            providers={"s3": ProviderSettings(breaker=BreakerSettings(window_calls=10))},
-        ),
-    ],
-)
-def test_no_contradiction(make: Callable[[], object]) -> None:
-    """What makes sense, or gives way to what was written, is accepted."""
-    make()
