@@ -198,9 +198,8 @@ class Call:
             self.lane,
             began=now,
             limit=limit if limit < plan.limit - SLACK else plan.limit,
-            provider=self.runtime.name,
-            operation=plan.operation,
-            scope=plan.scope if limit >= plan.limit - SLACK else "total",
+            slow_after=plan.slow_after,
+            what=(self.runtime.name, plan.operation, plan.scope if limit >= plan.limit - SLACK else "total"),
             task=self._task,
         )
 

@@ -18,6 +18,8 @@ from resilience.errors import CallTimeout
 from resilience.lane import SLACK, Entry, Lane, lanes_on
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     import trio
 
 # Deadlines of attempts that run under a guard, by task: what an inner call has to fit into. (The fast path's are in
@@ -62,10 +64,22 @@ class Guard(Protocol):
     ) -> None: ...
 
 
-def guard(lane: Lane, *, began: float, limit: float, provider: str, operation: str, scope: str, task: object) -> Guard:
-    """Return a guard for one attempt of *task*, which begins at *began* and may last *limit* seconds."""
+def guard(
+    lane: Lane, *, began: float, limit: float, slow_after: float, what: tuple[str, str, str], task: object
+) -> Guard:
+    """
+    Return a guard for one attempt.
+
+    Args:
+        lane: Where its entry is kept.
+        began: When it begins, on the lane's clock.
+        limit: How long it may last, in seconds.
+        slow_after: From what age on it is slow, in seconds.
+        what: The provider's name, the operation's and the limit's, for the error.
+        task: The task that makes it.
+    """
     kind = AsyncioGuard if lane.loop is not None else TrioGuard
-    return kind(lane, began=began, limit=limit, what=(provider, operation, scope), task=task)
+    return kind(lane, began=began, limit=limit, slow_after=slow_after, what=what, task=task)
 
 
 def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> float:
@@ -82,14 +96,16 @@ class _Base:
 
     __slots__ = ("_entry", "_lane", "_task", "_what", "began", "expired", "limit")
 
-    def __init__(self, lane: Lane, *, began: float, limit: float, what: tuple[str, str, str], task: object) -> None:
+    def __init__(
+        self, lane: Lane, *, began: float, limit: float, slow_after: float, what: tuple[str, str, str], task: object
+    ) -> None:
         self._lane = lane
         self._what = what
         self._task = task
         self.began = began
         self.limit = limit
         self.expired = False
-        self._entry = Entry(task if isinstance(task, Task) else None, own_limit=limit != lane.limit)
+        self._entry = Entry(task if isinstance(task, Task) else None, limit=limit, slow_after=slow_after)
 
     def _begin(self) -> None:
         self._lane.begin(self._entry, self.began)
@@ -97,7 +113,7 @@ class _Base:
 
     def _end(self) -> bool:
         deadlines = _outer[self._task]
-        deadlines.pop()
+        deadlines.remove(self.began + self.limit)  # not always the last: blocks may be left in any order
         if not deadlines:
             del _outer[self._task]
         return self._lane.end(self._entry)
@@ -111,22 +127,23 @@ class _Base:
 class AsyncioGuard(_Base):
     """Interrupts an attempt exactly as `asyncio.timeout` would."""
 
-    __slots__ = ("_cancelling",)
+    __slots__ = ("_cancelling", "_timer")
 
     def __enter__(self) -> None:
         task = self._entry.task
         assert task is not None  # noqa: S101  # asyncio's guard is made for asyncio's tasks
         self._cancelling = task.cancelling()
+        self._timer: TimerHandle | None = None
         self._begin()
-        if self._entry.own_limit and self.limit < math.inf:
-            self._entry.timer = self._lane.loop.call_later(max(0.0, self.limit), self._expire)
+        if self.limit != self._lane.limit and self.limit < math.inf:
+            self._timer = self._lane.loop.call_later(max(0.0, self.limit), self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._entry.timer is not None:
-            self._entry.timer.cancel()
-            self._entry.timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         task = self._entry.task
         late = self._end()
         if late and task is not None and task.uncancel() <= self._cancelling and isinstance(error, CancelledError):
@@ -137,9 +154,9 @@ class AsyncioGuard(_Base):
         now = lane.clock()
         left = self.began + self.limit - now
         if left > SLACK:  # the loop's clock runs ahead of ours
-            self._entry.timer = lane.loop.call_later(left, self._expire)
+            self._timer = lane.loop.call_later(left, self._expire)
         else:
-            lane.mark_late(self._entry, now)
+            lane.interrupt(self._entry, now)
 
 
 @final

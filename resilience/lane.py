@@ -13,7 +13,8 @@ a time                  the attempt began then; the entry belongs to whoever put
 ======================  ===========================================================================================
 
 The key is the task itself on the fast path. Where a task already has an entry (a nested call of the same provider)
-or where the attempt needs a limit of its own, the key is an `Entry`.
+or where the attempt needs a limit of its own, the key is an `Entry`. On trio, whose own scopes interrupt, every key is
+one, and as there is no timer, the next caller looks at what hangs.
 
 Whose cancellation was it? The protocol of `asyncio.Timeout`: remember ``task.cancelling()`` before; afterwards, if the
 timer marked the entry late, ``task.uncancel()`` must come back to no more than before. Then it was ours alone and
@@ -77,14 +78,21 @@ def lanes_on(loop: AbstractEventLoop | None) -> list[Lane]:
 
 @final
 class Entry:
-    """A key for an attempt that cannot use its task as the key."""
+    """
+    A key for an attempt that cannot use its task as the key.
 
-    __slots__ = ("own_limit", "task", "timer")
+    Args:
+        task: The task on asyncio, None on trio.
+        limit: How long the attempt may last, in seconds.
+        slow_after: From what age on it is slow, in seconds.
+    """
 
-    def __init__(self, task: Task[Any] | None, *, own_limit: bool) -> None:
+    __slots__ = ("limit", "slow_after", "task")
+
+    def __init__(self, task: Task[Any] | None, *, limit: float, slow_after: float) -> None:
         self.task = task
-        self.own_limit = own_limit
-        self.timer: TimerHandle | None = None
+        self.limit = limit
+        self.slow_after = slow_after
 
 
 @final
@@ -105,7 +113,10 @@ class Lane:
 
     __slots__ = (
         "__weakref__",
+        "_awake",
+        "_idle",
         "_late",
+        "_look_at",
         "_slow_due",
         "_watcher",
         "clock",
@@ -140,15 +151,15 @@ class Lane:
         self.live: dict[Task[Any] | Entry, float] = {}
         self.successes = 0
         self.seen = 0
-        self.timer: TimerHandle | bool | None = None if self._needs_timer(loop) else True
+        self._idle = None if loop is not None and min(limit, slow_after) < math.inf else True
+        self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it
         self._watcher = watcher
         self._late: dict[Task[Any] | Entry, float] = {}
         self._slow_due = math.inf
+        self._look_at = -math.inf
+        self._awake = False
         if loop is not None:
             _lanes.setdefault(loop, WeakSet()).add(self)
-
-    def _needs_timer(self, loop: AbstractEventLoop | None) -> bool:
-        return loop is not None and min(self.limit, self.slow_after) < math.inf
 
     # -- entries ---------------------------------------------------------------------------------------------------
 
@@ -169,17 +180,13 @@ class Lane:
         """Drop what was kept of a late attempt that its owner has taken out by hand."""
         self._late.pop(key, None)
 
-    def mark_late(self, key: Task[Any] | Entry, now: float) -> None:
-        """Cancel the task of an attempt whose limit has passed."""
-        if self.live.get(key, LATE) == LATE:
-            return
-        self.live[key] = LATE
-        self._late[key] = now
-        task = key.task if isinstance(key, Entry) else key
-        if task is not None:
-            task.cancel()
-        if self.timer is None:
-            self.arm(now)
+    def interrupt(self, entry: Entry, now: float) -> None:
+        """Cancel the task of an attempt whose own limit has passed."""
+        self._mark_late(entry, now)
+        if not self._awake:  # whoever is awake sets the timer when it is done
+            if self.timer is not None and not isinstance(self.timer, bool):
+                self.timer.cancel()
+            self._sleep(now)
 
     def in_flight(self) -> int:
         """Return how many attempts are running."""
@@ -187,9 +194,15 @@ class Lane:
 
     def count_hanging(self, now: float) -> int:
         """Return how many running attempts are slow already."""
-        line = now - self.slow_after + SLACK
-        # A list of the values is one step that no other thread can divide.
-        return sum(1 for began in list(self.live.values()) if began <= line)
+        return sum(due <= now + SLACK for due in self._slow_dues())
+
+    def _slow_dues(self) -> list[float]:
+        """Return when each running attempt becomes slow, or became so."""
+        # A list of the items is one step that no other thread can divide.
+        return [
+            began + (max(self.slow_after, key.slow_after) if isinstance(key, Entry) else self.slow_after)
+            for key, began in list(self.live.items())
+        ]
 
     # -- the timer -------------------------------------------------------------------------------------------------
 
@@ -203,16 +216,25 @@ class Lane:
 
     def _wake(self) -> None:
         """Cancel what is late, report what hangs, and sleep until the next thing can be due."""
-        self.timer = None
         now = self.clock()
+        self._awake = True
         try:
             self._expire(now)
             self._report_overdue(now)
             if now >= self._slow_due - SLACK:
                 self._report_hanging(now)
         finally:
-            if self.live and self.timer is None and (due := self._next_due()) < math.inf:
-                self._schedule(due - now)
+            self._awake = False
+            self._sleep(now)
+
+    def _sleep(self, now: float) -> None:
+        """Set the timer for the next thing that can be due, if anything is in flight."""
+        self.timer = self._idle
+        if self.live and (due := self._next_due()) < math.inf:
+            self._schedule(due - now)
+
+    def _shares_timer(self, key: Task[Any] | Entry) -> bool:
+        return not isinstance(key, Entry) or key.limit == self.limit
 
     def _expire(self, now: float) -> None:
         # Cancelling runs foreign code, which may enter and end attempts: collect first.
@@ -221,10 +243,19 @@ class Lane:
         for key, began in self.live.items():
             if began > line:
                 break
-            if began != LATE and not (isinstance(key, Entry) and key.own_limit):
+            if began != LATE and self._shares_timer(key):
                 expired.append(key)
         for key in expired:
-            self.mark_late(key, now)
+            self._mark_late(key, now)
+
+    def _mark_late(self, key: Task[Any] | Entry, now: float) -> None:
+        if self.live.get(key, LATE) == LATE:
+            return
+        self.live[key] = LATE
+        self._late[key] = now
+        task = key.task if isinstance(key, Entry) else key
+        if task is not None:
+            task.cancel()
 
     def _report_overdue(self, now: float) -> None:
         overdue = [key for key, since in self._late.items() if now - since >= _GRACE - SLACK]
@@ -232,9 +263,9 @@ class Lane:
             self._watcher.overdue(now - self._late.pop(key))
 
     def _report_hanging(self, now: float) -> None:
-        hanging = self.count_hanging(now)
-        young = next((began for began in self.live.values() if began > now - self.slow_after + SLACK), None)
-        crossing = young + self.slow_after if young is not None else now + self.slow_after
+        dues = self._slow_dues()
+        hanging = sum(due <= now + SLACK for due in dues)
+        crossing = min((due for due in dues if due > now + SLACK), default=now + self.slow_after)
         self._slow_due = max(crossing, now + self.slow_after * _SLOW_STEP)
         if hanging:
             self._watcher.hanging(hanging, now)
@@ -243,10 +274,30 @@ class Lane:
         """Return when the timer has something to do, while something is in flight."""
         due = self._slow_due
         for key, began in self.live.items():
-            if began != LATE and not (isinstance(key, Entry) and key.own_limit):
+            if began != LATE and self._shares_timer(key):
                 due = min(due, began + self.limit)
                 break
         for since in self._late.values():
             due = min(due, since + _GRACE)
             break
         return due
+
+    # -- without a timer -------------------------------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Report what is overdue and what hangs where no timer does: on trio the next caller asks for it."""
+        if now < self._look_at or not self.live:
+            return
+        self._look_at = now + min(_GRACE, self.slow_after * _SLOW_STEP)
+        if self.thread == get_ident():
+            self._find_overdue(now)
+        hanging = self.count_hanging(now)
+        if hanging:
+            self._watcher.hanging(hanging, now)
+
+    def _find_overdue(self, now: float) -> None:
+        for key, began in list(self.live.items()):
+            overdue = now - began - key.limit if isinstance(key, Entry) and began != LATE else 0.0
+            if overdue >= _GRACE - SLACK:
+                self.live[key] = LATE
+                self._watcher.overdue(overdue)

@@ -281,10 +281,9 @@ class ProviderRuntime:
 
     def _judge_hanging(self, now: float) -> None:
         # On asyncio the lanes' timers do this; elsewhere the next caller does.
-        lanes = [lane for lane in list(self.lanes.values()) if lane.loop is None and lane.live]
-        hanging = sum(lane.count_hanging(now) for lane in lanes)
-        if hanging:
-            self.hanging(hanging, now)
+        for lane in list(self.lanes.values()):
+            if lane.loop is None:
+                lane.look(now)
 
     # -- results ---------------------------------------------------------------------------------------------------
 
