@@ -82,13 +82,22 @@ class Peer:
         self.sock.close()
 
 
-def http(status: int, headers: Headers = (), body: bytes | str | object = b"", *, close: bool = True) -> bytes:
+def http(
+    status: int,
+    headers: Headers = (),
+    body: bytes | str | object = b"",
+    *,
+    close: bool = True,
+) -> bytes:
     """The bytes of one HTTP/1.1 reply; a body that is no text is sent as JSON."""
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
     if not isinstance(body, (bytes, str)):
         body, pairs = json.dumps(body), [*pairs, ("content-type", "application/json")]
     payload = body.encode() if isinstance(body, str) else body
-    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in pairs)]
+    lines = [
+        f"HTTP/1.1 {status} Scripted",
+        *(f"{name}: {value}" for name, value in pairs),
+    ]
     lines += [f"content-length: {len(payload)}"] * (status != 304) + ["connection: close"] * close
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
@@ -320,7 +329,12 @@ class Loopback:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self, listener: socket.socket, behaviours: Sequence[Behaviour], tls: ssl.SSLContext | None) -> None:
+    def _accept(
+        self,
+        listener: socket.socket,
+        behaviours: Sequence[Behaviour],
+        tls: ssl.SSLContext | None,
+    ) -> None:
         met = 0
         while True:
             try:
@@ -405,6 +419,11 @@ def told() -> Callable[[Failure], tuple[str, str, str, str]]:
     """What a failure says: kind, category, delivery and whose fault it is."""
 
     def told(failure: Failure) -> tuple[str, str, str, str]:
-        return failure.kind.value, failure.category.value, failure.delivery.value, failure.verdict.value
+        return (
+            failure.kind.value,
+            failure.category.value,
+            failure.delivery.value,
+            failure.verdict.value,
+        )
 
     return told

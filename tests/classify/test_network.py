@@ -59,7 +59,12 @@ async def test_refused(fetch: Any, library: ModuleType, loopback: Any, told: Tol
 @both
 async def test_unknown_host(fetch: Any, no_such_host: str, told: Told) -> None:
     """A name that does not resolve is told apart from a refused connection."""
-    assert told(await fetch(f"http://{no_such_host}/")) == ("dns_error", "retriable", "unsent", "failure")
+    assert told(await fetch(f"http://{no_such_host}/")) == (
+        "dns_error",
+        "retriable",
+        "unsent",
+        "failure",
+    )
 
 
 @both
@@ -167,7 +172,10 @@ class TestTls:
     async def test_no_common_version(self, fetch: Any, loopback: Any, behave: SimpleNamespace, told: Told) -> None:
         """Two sides without a common TLS version are set up wrongly, and unreachable."""
         server, client = loopback.certificate(), loopback.trust()
-        server.maximum_version, client.minimum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+        server.maximum_version, client.minimum_version = (
+            ssl.TLSVersion.TLSv1_2,
+            ssl.TLSVersion.TLSv1_3,
+        )
         failure = await fetch(loopback.serve(behave.reply(200), tls=server).url, verify=client)
         assert told(failure) == ("configuration_error", "fatal", "unsent", "failure")
 
@@ -201,7 +209,12 @@ class TestOurOwnMistakes:
     @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "nonsense"])
     async def test_url(self, fetch: Any, url: str, told: Told) -> None:
         """An address that cannot be called is a mistake in the settings."""
-        assert told(await fetch(url)) == ("configuration_error", "fatal", "unsent", "ignored")
+        assert told(await fetch(url)) == (
+            "configuration_error",
+            "fatal",
+            "unsent",
+            "ignored",
+        )
 
     async def test_header(self, library: ModuleType, loopback: Any, behave: SimpleNamespace, told: Told) -> None:
         """A request that cannot be written down is the caller's."""
@@ -259,7 +272,10 @@ async def test_in_a_task_group(library: ModuleType, loopback: Any, told: Told) -
     """A group of one error is that error."""
 
     async def call() -> None:
-        async with anyio.create_task_group() as tasks, library.AsyncClient(verify=PLAIN) as client:
+        async with (
+            anyio.create_task_group() as tasks,
+            library.AsyncClient(verify=PLAIN) as client,
+        ):
             tasks.start_soon(client.get, loopback.refused().url)
             await anyio.sleep_forever()
 

@@ -63,7 +63,10 @@ def test_status_of_an_httpx_error(
         response.raise_for_status()
     failure = classify(caught.value)
     assert told(failure) == STATUSES[status]
-    assert (failure.status, failure.error_type) == (status, f"{library.__name__}.HTTPStatusError")
+    assert (failure.status, failure.error_type) == (
+        status,
+        f"{library.__name__}.HTTPStatusError",
+    )
 
 
 @both
@@ -84,11 +87,21 @@ def test_status_of_an_sdk_error(name: str, status: int, loopback: Any, behave: S
     url = loopback.serve(behave.reply(status, {"retry-after": "7"}, "no")).url
     message = {"role": "user", "content": "x"}
     if name == "openai":
-        client: Any = openai.OpenAI(api_key="k", base_url=url, max_retries=0, http_client=httpx2.Client(verify=PLAIN))
+        client: Any = openai.OpenAI(
+            api_key="k",
+            base_url=url,
+            max_retries=0,
+            http_client=httpx2.Client(verify=PLAIN),
+        )
         with client, pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model="m", messages=[message])
     else:
-        client = anthropic.Anthropic(api_key="k", base_url=url, max_retries=0, http_client=httpx2.Client(verify=PLAIN))
+        client = anthropic.Anthropic(
+            api_key="k",
+            base_url=url,
+            max_retries=0,
+            http_client=httpx2.Client(verify=PLAIN),
+        )
         with client, pytest.raises(anthropic.APIStatusError) as caught:  # type: ignore[assignment]
             client.messages.create(model="m", max_tokens=1, messages=[message])
     failure = classify(caught.value)
@@ -105,7 +118,12 @@ def test_redirect_that_nobody_followed(
     response = library.get(loopback.serve(behave.reply(status)).url, verify=PLAIN)
     with pytest.raises(library.HTTPStatusError) as caught:
         response.raise_for_status()
-    assert told(classify(caught.value)) == ("bad_request", "fatal", "processed", "success")
+    assert told(classify(caught.value)) == (
+        "bad_request",
+        "fatal",
+        "processed",
+        "success",
+    )
 
 
 @both
@@ -132,16 +150,31 @@ class TestCodes:
         ],
     )  # fmt: skip
     def test_spent_quota_is_no_rate_limit(
-        self, library: ModuleType, body: object, loopback: Any, behave: SimpleNamespace, told: Told
+        self,
+        library: ModuleType,
+        body: object,
+        loopback: Any,
+        behave: SimpleNamespace,
+        told: Told,
     ) -> None:
         """A 429 that says the money is gone is final: waiting does not help."""
         response = library.get(loopback.serve(behave.reply(429, {}, body)).url, verify=PLAIN)
-        assert told(classify(response)) == ("quota_exhausted", "fatal", "processed", "ignored")
+        assert told(classify(response)) == (
+            "quota_exhausted",
+            "fatal",
+            "processed",
+            "ignored",
+        )
 
     @both
     @pytest.mark.parametrize("code", ["SlowDown", "Throttling", "RequestLimitExceeded"])
     def test_throttling_code_in_xml(
-        self, library: ModuleType, code: str, loopback: Any, behave: SimpleNamespace, told: Told
+        self,
+        library: ModuleType,
+        code: str,
+        loopback: Any,
+        behave: SimpleNamespace,
+        told: Told,
     ) -> None:
         """A 503 of S3's that means "slow down" is a rate limit, not an outage."""
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>"
@@ -162,10 +195,24 @@ class TestCodes:
     @both
     @pytest.mark.parametrize(
         "body",
-        ["", "<html>", "{", "[1]", "null", '{"error": "Something went wrong, Alice"}', "x" * 70_000, "[" * 60_000],
+        [
+            "",
+            "<html>",
+            "{",
+            "[1]",
+            "null",
+            '{"error": "Something went wrong, Alice"}',
+            "x" * 70_000,
+            "[" * 60_000,
+        ],
     )
     def test_body_that_tells_nothing(
-        self, library: ModuleType, body: str, loopback: Any, behave: SimpleNamespace, told: Told
+        self,
+        library: ModuleType,
+        body: str,
+        loopback: Any,
+        behave: SimpleNamespace,
+        told: Told,
     ) -> None:
         """Whatever the body of an error is, the status stands, and no sentence of it gets into the failure."""
         failure = classify(library.get(loopback.serve(behave.reply(500, {}, body)).url, verify=PLAIN))
@@ -192,7 +239,12 @@ class TestCodes:
     ],
 )
 def test_should_retry_header_decides(
-    stated: str, status: int, told_by_it: tuple[str, ...], loopback: Any, behave: SimpleNamespace, told: Told
+    stated: str,
+    status: int,
+    told_by_it: tuple[str, ...],
+    loopback: Any,
+    behave: SimpleNamespace,
+    told: Told,
 ) -> None:
     """x-should-retry is the provider's own word on trying again; the kind and the evidence stay."""
     url = loopback.serve(behave.reply(status, {"x-should-retry": stated})).url
