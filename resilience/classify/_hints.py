@@ -94,11 +94,12 @@ def pushback(metadata: object) -> tuple[float | None, bool]:
     """
     Read ``grpc-retry-pushback-ms``: a pause in seconds, and whether the server forbids a retry.
 
-    A negative number is gRPC's way to say "do not retry".
+    gRPC's way to forbid it is a value that is no pause: negative, or no number at all.
     """
     pairs = tuple(islice(each(metadata), _MOST_HEADERS))  # a tuple, as items() of grpc.aio's own type does not work
-    value = lowered(pairs).get("grpc-retry-pushback-ms", "").strip()
-    return milliseconds(value), value.startswith("-") and value[1:].isdecimal() and value.strip("-0") != ""
+    value = lowered(pairs).get("grpc-retry-pushback-ms")
+    pause = milliseconds(value)
+    return pause, value is not None and pause is None
 
 
 def _text(value: object) -> str:
