@@ -123,7 +123,7 @@ def test_another_package_of_the_name_providers_is_named(tmp_path: Path) -> None:
     """If the user's own ``providers`` package hides ours, the message says so and where it is."""
     (tmp_path / "providers").mkdir()
     (tmp_path / "providers" / "__init__.py").write_text("")
-    done = run_python("-m", "resilience", "demo", path=tmp_path)
+    done = run_python("-P", "-m", "resilience", "demo", path=tmp_path)
     assert done.returncode == 2
     assert f"another package named 'providers', in {tmp_path / 'providers'}, hides the one" in done.stderr
 

@@ -180,6 +180,8 @@ async def test_server_and_transport_behave_alike() -> None:
         stored.append(provider.files)
     assert experiences[0] == experiences[1]
     assert stored[0] == stored[1]
+    confirmed = {f"file {k}": b"%d" % k for k, trouble in enumerate(experiences[0]) if trouble[0] == 201}
+    assert stored[0] == confirmed
     assert {trouble[0] for trouble in experiences[0]} == {201, 429, 500, httpx.ReadError}
 
 
