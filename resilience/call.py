@@ -17,7 +17,6 @@ a failure that may not                  permit back; a note on the error tells w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypedDict, TypeVar, final
 
 import anyio
@@ -26,9 +25,17 @@ from resilience._core.budget import Charge
 from resilience._core.states import Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import attach
-from resilience.errors import CallRejected, DeadlineExceeded, ProviderError, ProviderGated, ResilienceError, annotate
+from resilience.errors import (
+    CallRejected,
+    DeadlineExceeded,
+    ProviderError,
+    ProviderGated,
+    ResilienceError,
+    annotate,
+    leave,
+)
 from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
-from resilience.failure import Failure
+from resilience.failure import Failure, FailureKind
 from resilience.guard import Guard, guard, here, outer_deadline
 from resilience.lane import SLACK
 from resilience.misuse import explain_misuse
@@ -37,6 +44,9 @@ from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
 
 T = TypeVar("T")
+
+_MARK = "__resilience_spent__"
+"""Where an error that comes out says which provider has given up on it, in which task, and when."""
 
 
 class _Where(TypedDict):
@@ -181,7 +191,7 @@ class Call:
             return self.runtime.reject(rejection, self.plan.operation)
         self.charge_back()
         self._give_up(self._error, self._failure, rejection.reason)
-        if self._is_providers(self._error):
+        if self._is_providers(self._error, self._failure):
             standard = ProviderError(self._failure)
             standard.__cause__ = self._error
             return standard
@@ -277,7 +287,8 @@ class Call:
 
     def _was_retried_inside(self, error: BaseException, began: float) -> bool:
         """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
-        mark = getattr(error, "__resilience_spent__", None)
+        standing_for = error.__cause__ if isinstance(error, ProviderError) else None
+        mark = vars(standing_for or error).get(_MARK)  # not getattr: an error may answer to every name
         return mark is not None and mark[:2] == (self.runtime.name, id(self._task)) and mark[2] > began
 
     def _schedule(self, failure: Failure, now: float) -> Reason | None:
@@ -348,7 +359,7 @@ class Call:
         if reason is not Reason.ALREADY_RETRIED:  # then the inner call has left better
             attach(error, failure)
             annotate(error, f"{runtime.name}: {attempts_note(failure, self.attempt, reason)}")
-            _mark(error, (runtime.name, id(self._task), now))
+            leave(error, _MARK, (runtime.name, id(self._task), now))
         runtime.exhausted += failure.retryable
         self._failure = failure
         runtime.bus.emit(
@@ -366,12 +377,14 @@ class Call:
         """Raise what stands for *error* where it is not the error itself."""
         if isinstance(error, TypeError):
             explain_misuse(error, func)
-        elif self._is_providers(error) and self._failure is not None:
+        if self._failure is not None and self._is_providers(error, self._failure):
             raise ProviderError(self._failure) from error
 
-    def _is_providers(self, error: BaseException) -> bool:
-        """Whether *error* is to be replaced by the standard one: not ours, and no cancellation."""
-        return self.plan.standard and isinstance(error, Exception) and not isinstance(error, ResilienceError)
+    def _is_providers(self, error: BaseException, failure: Failure) -> bool:
+        """Whether *error* is to be replaced by the standard one: no cancellation, not ours, not the caller's bug."""
+        if not self.plan.standard or not isinstance(error, Exception) or isinstance(error, ResilienceError):
+            return False
+        return failure.kind is not FailureKind.BAD_REQUEST or failure.evidence is not Verdict.IGNORED
 
     def _where(self) -> _Where:
         return {
@@ -405,9 +418,3 @@ class Call:
                 duration=duration,
             )
         )
-
-
-def _mark(error: BaseException, mark: tuple[str, int, float]) -> None:
-    # An exception with slots only takes no mark: then an outer call of the same provider may try again.
-    with suppress(AttributeError):
-        error.__resilience_spent__ = mark  # type: ignore[attr-defined]

@@ -172,7 +172,12 @@ def annotate(error: BaseException, text: str) -> None:
 
     A function that raises one stored instance again and again must not make it grow.
     """
-    notes = getattr(error, "__notes__", None)
-    if notes:
-        notes[:] = [note for note in notes if not note.startswith(_NOTE)]
-    error.add_note(_NOTE + text)
+    notes = vars(error).get("__notes__", [])
+    if isinstance(notes, list):  # else it is something of the error's own
+        kept = [note for note in notes if not (isinstance(note, str) and note.startswith(_NOTE))]
+        leave(error, "__notes__", [*kept, _NOTE + text])
+
+
+def leave(error: BaseException, name: str, value: object) -> None:
+    """Write on *error*, even if its own ``__setattr__`` would refuse: a frozen one must come out as itself too."""
+    BaseException.__setattr__(error, name, value)

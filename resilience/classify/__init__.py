@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from resilience.classify._chain import of_error, of_response
 from resilience.classify._finding import CATEGORIES
-from resilience.errors import ProviderError
+from resilience.errors import ProviderError, leave
 from resilience.failure import Category, Failure, FailureKind
 
 __all__ = ["Rule", "attach", "classify", "failure_of"]
@@ -75,7 +75,7 @@ def failure_of(error: BaseException) -> Failure | None:
 
 def attach(error: BaseException, failure: Failure) -> None:
     """Leave *failure* on *error*, where `failure_of` finds it and where pickling and copying keep it."""
-    BaseException.__setattr__(error, _ATTRIBUTE, failure)  # a frozen exception's own __setattr__ would refuse
+    leave(error, _ATTRIBUTE, failure)
 
 
 def _ask(rule: Rule, thing: object) -> Failure | FailureKind | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 from resilience._core.states import CircuitState
-from resilience.errors import Reason
+from resilience.errors import Reason, leave
 from resilience.events import (
     AttemptFailed,
     AttemptOverdue,
@@ -48,6 +47,8 @@ def _no_trace() -> str | None:
 
 
 trace_id: Callable[[], str | None] = _no_trace
+
+_TOLD = "__resilience_told__"
 
 _retry = logging.getLogger("resilience.retry")
 _circuit = logging.getLogger("resilience.circuit")
@@ -158,10 +159,9 @@ def _severity(event: CallFailed) -> int:
 
 def _first_time(error: BaseException) -> bool:
     """Whether the traceback of *error* is new: it may pass through the calls of several providers."""
-    if getattr(error, "__resilience_told__", False):
+    if _TOLD in vars(error):  # not getattr: an error may answer to every name
         return False
-    with suppress(AttributeError):  # an exception with slots only is told again
-        error.__resilience_told__ = True  # type: ignore[attr-defined]
+    leave(error, _TOLD, value=True)
     return True
 
 
