@@ -1,4 +1,4 @@
-"""What the tests of providers share: a registry on virtual time, functions that follow a script, errors as SDKs have."""
+"""What the tests of providers share: virtual time, functions that follow a script, errors as SDKs raise them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Script:
         self.given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.raised: list[BaseException] = []
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         step = self.steps[min(self.calls, len(self.steps) - 1)]
         self.times.append(anyio.current_time())
         self.given.append((args, kwargs))
