@@ -36,30 +36,24 @@ def lowered(headers: object) -> dict[str, str]:
     return found
 
 
-def seconds(value: object) -> float | None:
-    """*value* as a sensible number of seconds: not negative, finite, and not beyond a year; else None."""
+def seconds(value: object, *, unit: float = 1.0) -> float | None:
+    """*value*, counted in *unit*, as a sensible number of seconds: finite, not negative, not beyond a year; or None."""
+    number = _number(value) / unit
+    return number + 0.0 if 0.0 <= number <= _ABSURD else None  # + 0.0: no minus zero; NaN fits nowhere
+
+
+def _number(value: object) -> float:
+    """A number, or text that is nothing else; NaN for the rest."""
     if isinstance(value, str):
-        text = value.strip()
-        if len(text) > _LONGEST_TEXT or not text.isascii() or "_" in text:  # float() takes "1_0" and Eastern digits
-            return None
-        try:
-            number = float(text)
-        except ValueError:
-            return None
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            return None
-    else:
-        return None
-    return number + 0.0 if math.isfinite(number) and 0.0 <= number <= _ABSURD else None  # + 0.0: no minus zero
-
-
-def milliseconds(value: object) -> float | None:
-    """The same for a value in milliseconds."""
-    number = seconds(value)
-    return None if number is None else number / 1000.0
+        value = value.strip()
+        if len(value) > _LONGEST_TEXT or not value.isascii() or "_" in value:  # float() takes "1_0" and Eastern digits
+            return math.nan
+    elif not isinstance(value, (int, float)) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
@@ -70,7 +64,7 @@ def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
     (seconds since the Unix epoch; None: the wall clock) matter.
     """
     for name in _MILLISECONDS:
-        if name in headers and (pause := milliseconds(headers[name])) is not None:
+        if name in headers and (pause := seconds(headers[name], unit=1000.0)) is not None:
             return pause
     if (wanted := headers.get("retry-after")) is None:
         return None
@@ -98,7 +92,7 @@ def pushback(metadata: object) -> tuple[float | None, bool]:
     """
     pairs = tuple(islice(each(metadata), _MOST_HEADERS))  # a tuple, as items() of grpc.aio's own type does not work
     value = lowered(pairs).get("grpc-retry-pushback-ms")
-    pause = milliseconds(value)
+    pause = seconds(value, unit=1000.0)
     return pause, value is not None and pause is None
 
 

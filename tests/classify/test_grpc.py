@@ -55,7 +55,7 @@ async def refused_with(status: grpc.StatusCode, metadata: Metadata = ()) -> None
     try:
         await call(f"127.0.0.1:{port}")
     finally:
-        await server.stop(None)
+        await server.stop(5.0)
 
 
 def error_of(awaitable: Awaitable[None]) -> grpc.RpcError:
