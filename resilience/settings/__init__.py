@@ -2,6 +2,21 @@
 What users write: frozen models, and where their values come from.
 
 Nothing here runs anything. A registry binds settings once; changing them means making new ones.
+
+`Settings.from_environment` collects them; arguments win over environment variables, those over a file, that over the
+defaults. Every setting can be written in each of these, as the same path::
+
+    Settings(defaults=ProviderSettings(retry=RetrySettings(max_attempts=5)))     in code
+    RESILIENCE_DEFAULTS__RETRY__MAX_ATTEMPTS=5                                   for every provider
+    RESILIENCE_PROVIDERS__OPENAI__RETRY__MAX_ATTEMPTS=5                          for one
+    [providers.openai.retry]                                                     in the file that RESILIENCE_CONFIG
+    max_attempts = 5                                                             names (.toml, .yaml, .yml, .json)
+    [environments.production.providers.openai.retry]                             in its overlay that RESILIENCE_ENV
+    max_attempts = 5                                                             chooses
+
+The common ones have short names, such as ``RETRY_MAX_ATTEMPTS``. Durations are seconds, or text such as ``500ms``,
+``30s``, ``2m``, ``1h``; ``none`` is None. In variables, ``MY_API`` is the provider ``my_api``, ``my-api`` or
+``my.api``. An unknown key, and an unknown variable that begins with ``RESILIENCE_``, is refused.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, TypeAlias, cast
+from typing import TypeAlias, cast
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -16,7 +16,6 @@ class Contradiction:
 
     path: Path
     value: object
-    written: bool
     relation: str
     other: Path
     other_value: object
@@ -35,7 +34,7 @@ def ordered(
     *,
     effective: object = None,
     at: Path = (),
-    refuse: Literal["both", "first", "either"] = "both",
+    a_default_gives_way: bool = True,
 ) -> Iterator[Contradiction]:
     """
     Find out whether two values stand in the wrong order.
@@ -46,13 +45,12 @@ def ordered(
         reason: Why it must be so.
         effective: What comes out when *table* is laid over the defaults. Default: *table*.
         at: Where *table* stands. Default: at the top.
-        refuse: When the wrong order is an error: when both were written in *table* (default: a default gives way),
-            when the first was, or when either was.
+        a_default_gives_way: Whether the wrong order is an error only when both values were written in *table*.
+            Default: True. If not, it is one when the first was.
     """
     low, sign, high = keys.split()
     paths = tuple(low.split(".")), tuple(high.split("."))
-    was = [is_written(table, path) for path in paths]
-    if not {"both": all(was), "first": was[0], "either": any(was)}[refuse]:
+    if not is_written(table, paths[0]) or (a_default_gives_way and not is_written(table, paths[1])):
         return
     whole = table if effective is None else effective
     first, second = (cast("float | None", reduce(getattr, path, whole)) for path in paths)
@@ -60,8 +58,7 @@ def ordered(
         return
     relation = "must be less than" if sign == "<" else "must not be more than"
     here, there = ((*at, *path) for path in paths)
-    known = [is_written(whole, path) for path in paths]
-    yield Contradiction(here, first, known[0], relation, there, second, known[1], reason)
+    yield Contradiction(here, first, relation, there, second, is_written(whole, paths[1]), reason)
 
 
 def is_written(table: object, path: Path) -> bool:

@@ -266,10 +266,7 @@ def overruled(
     """
     slip = f"{CUT_BACK_OFF}; durations are in seconds, and milliseconds are written 500ms"
     keys = "retry.base_delay <= retry.max_delay"
-    yield from ordered(written, keys, slip, effective=effective, at=at, refuse="first")
+    yield from ordered(written, keys, slip, effective=effective, at=at, a_default_gives_way=False)
     if effective.breaker.growth > 1:
         keys = "breaker.timeout <= breaker.max_timeout"
-        yield from ordered(written, keys, CUT_GROWTH, effective=effective, at=at, refuse="first")
-    if effective.breaker.has_rates:
-        keys = "breaker.minimum_calls <= breaker.window_calls"
-        yield from ordered(written, keys, NO_RATE, effective=effective, at=at, refuse="either")
+        yield from ordered(written, keys, CUT_GROWTH, effective=effective, at=at, a_default_gives_way=False)

@@ -82,7 +82,7 @@ def explain(model: type[Table], error: ValidationError, found: Mapping[Path, Wri
 
 def _contradiction(at: Path, item: Contradiction, found: Mapping[Path, Written]) -> str:
     path, other = (*at, *item.path), (*at, *item.other)
-    here = found.get(path) or Written(item.value, item.value, INIT if item.written else DEFAULT)
+    here = found.get(path) or Written(item.value, item.value, INIT)
     stood = next((found[place] for place in inherits(other) if place in found), None)
     origin = stood.origin if stood else INIT if item.other_written else DEFAULT
     value = shown(stood.raw if stood else item.other_value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -92,22 +93,25 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
         ),
     ),
     (
-        lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(window_calls=10))),
-        (
-            "Settings refused: defaults.breaker.minimum_calls = 20 (default): must not be more than "
-            f"defaults.breaker.window_calls = 10 (in code): {RATE}"
-        ),
-    ),
-    (
         lambda: Settings(
-            defaults=ProviderSettings(breaker=BreakerSettings(window_calls=30)),
-            providers={"s3": ProviderSettings(breaker=BreakerSettings(minimum_calls=40))},
+            defaults=ProviderSettings(breaker=BreakerSettings(max_timeout=50, growth=2)),
+            providers={"s3": ProviderSettings(breaker=BreakerSettings(timeout=70))},
         ),
         (
-            "Settings refused: providers.s3.breaker.minimum_calls = 40 (in code): must not be more than "
-            f"providers.s3.breaker.window_calls = 30 (in code): {RATE}"
+            "Settings refused: providers.s3.breaker.timeout = 70.0 (in code): must not be more than "
+            f"providers.s3.breaker.max_timeout = 50.0 (in code): {GROWTH}"
         ),
     ),
+    *[
+        (
+            partial(BreakerSettings, minimum_calls=2, window_calls=1, **{rate: None}),
+            (
+                "BreakerSettings refused: minimum_calls = 2 (in code): must not be more than window_calls = 1 "
+                f"(in code): {RATE}"
+            ),
+        )
+        for rate in ("failure_rate", "slow_rate")
+    ],
     (
         lambda: Settings(
             defaults=ProviderSettings(operations={"put": OperationSettings(retry=RetrySettings(base_delay=500))})
@@ -155,9 +159,8 @@ def test_contradiction_between_sources(refusal: Refusal) -> None:
         lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(timeout=900))),
         lambda: BreakerSettings(window_calls=10, minimum_calls=20, failure_rate=None, slow_rate=None),
         lambda: BreakerSettings(slow_after=40, window=30, slow_rate=None),
-        lambda: Settings(
-            defaults=ProviderSettings(breaker=BreakerSettings(window_calls=10, failure_rate=None, slow_rate=None))
-        ),
+        lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(window_calls=10))),
+        lambda: Settings(defaults=ProviderSettings(breaker=BreakerSettings(timeout=60, growth=1))),
         lambda: BreakerSettings(slow_after=40, window=30, window_calls=100),
         lambda: ProviderSettings(
             breaker=BreakerSettings(slow_after=20, slow_rate=None), timeout=TimeoutSettings(attempt=10)

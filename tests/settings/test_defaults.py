@@ -111,6 +111,8 @@ VARIABLES = [
     ("HTTP_RETRIES", "4", "defaults.retry.max_attempts", 5),
     ("HTTP_RETRIES", "0", "defaults.retry.max_attempts", 1),
     ("HTTP_BACKOFF_BASE_MS", "250", "defaults.retry.base_delay", 0.25),
+    ("HTTP_BACKOFF_BASE_MS", "1", "defaults.retry.base_delay", 0.001),
+    ("HTTP_BACKOFF_BASE_MS", "0", "defaults.retry.base_delay", 0.0),
     ("CB_FAIL_THRESHOLD", "9", "defaults.breaker.failure_threshold", 9),
     ("CB_RESET_SEC", "15", "defaults.breaker.timeout", 15.0),
     ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "20", "defaults.breaker.timeout", 20.0),

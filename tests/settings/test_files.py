@@ -137,7 +137,7 @@ def test_policies_that_say_nothing(write: Write, refusal: Refusal) -> None:
 
 UNUSABLE = [
     ("r.json", '{"a": sk-secret}', "is no valid JSON: Expecting value (at line 1, column 7)"),
-    ("r.json", '{"max_providers": 1, "max_providers": 2}', "says 'max_providers' twice in one table"),
+    ("r.json", '{"enabled": 1, "max_providers": 1, "max_providers": 2}', "says 'max_providers' twice in one table"),
     ("r.json", "[1]", "it must hold a table of settings, not list"),
     ("r.json", "[" * 200_000, "is nested too deeply"),
     ("r.json", "1" * 5000, "is no valid JSON: it holds a number that is too long"),
