@@ -7,7 +7,7 @@ import logging
 import pytest
 
 import resilience.logging
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience.errors import Reason
 from resilience.events import (
     AttemptFailed,

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, set_span_in_context
 
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience.errors import Reason
 from resilience.events import CallWasRejected, CircuitChanged, Event, EventBus, ProbeLost
 from resilience.telemetry import TransitionSpans, current_trace_id, names
@@ -164,7 +164,7 @@ def test_remote_parent_gives_its_trace_id() -> None:
 PRELUDE = """
 import sys
 from resilience import telemetry
-from resilience._core.circuit import CircuitState
+from resilience._core.states import CircuitState
 from resilience.events import CircuitChanged, process_bus
 telemetry.install()
 telemetry.install()
