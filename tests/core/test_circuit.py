@@ -138,6 +138,15 @@ def test_calls_that_were_given_up_while_slow_are_slow_calls() -> None:
     assert circuit.failures == 0
 
 
+def test_calls_that_were_given_up_do_not_dilute_the_failure_rate() -> None:
+    """Nobody saw how they would have ended: four failures of four results are all of them."""
+    circuit = Circuit(CircuitRules(failure_threshold=None, failure_rate=1.0, slow_rate=1.0, minimum_calls=4), 0.0)
+    call(circuit, IGNORED, slow=True)
+    for _ in range(4):
+        call(circuit, FAILURE)
+    assert told(circuit) == [("closed", "open", "4 of 4 calls failed in 30 s (threshold 100 %)")]
+
+
 def test_old_failures_leave_the_window() -> None:
     """What happened more than the window's length ago is not held against the provider."""
     circuit = Circuit(CircuitRules(failure_threshold=None), 0.0)
@@ -372,9 +381,10 @@ def test_disabled_admits_and_counts_and_never_opens() -> None:
     assert (circuit.state, circuit.failures, circuit.counts(0.0)) == (DISABLED, 100, (100, 100, 100))
 
 
-def test_closing_by_hand_forgets_what_would_open() -> None:
+@pytest.mark.parametrize("ring", [None, 5])
+def test_closing_by_hand_forgets_what_would_open(ring: int | None) -> None:
     """An operator's close is not undone by the first failure after it."""
-    circuit = opened(CircuitRules(minimum_calls=5))
+    circuit = opened(CircuitRules(minimum_calls=5, window_calls=ring))
     circuit.close(1.0)
     call(circuit, FAILURE, 1.0)
     assert circuit.state is CLOSED
@@ -414,6 +424,7 @@ def test_restoring_a_half_open_circuit_probes_at_once() -> None:
     """Its probes died with their process, so the next call is one."""
     circuit = Circuit(IN_A_ROW, 0.0)
     circuit.restore(HALF_OPEN, 0.0, remaining=50.0, trips=1)
+    assert told(circuit) == [("closed", "open", "restored from a snapshot")]
     assert let_in(circuit, 0.0).probe
 
 
