@@ -100,7 +100,8 @@ class Call:
         if plan.deadline is not None:  # its clock may be another one than ours
             now = runtime.clock()
             self._ends = min(self._ends, now + plan.deadline.remaining())
-        runtime.common.count_call()
+        if attempt:
+            runtime.common.count_call()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -151,6 +152,8 @@ class Call:
             raise self._refused(answer)
         self._permit = answer
         self._charge = None  # the retry leaves: what it cost stays spent
+        if not self.attempt:
+            self.runtime.common.count_call()
         self.attempt += 1
         return self._guard()
 

@@ -83,7 +83,7 @@ class Circuit:
         self.trips = 0
         self.until = -math.inf
         self.turn_at = math.inf
-        self.evidence = Evidence("")
+        self.evidence = Evidence("by_settings" if state is CircuitState.FORCED_OPEN else "")
         self.changes: list[Change] = []
         self.lost = 0
         self.spared: Reason | None = None

@@ -95,6 +95,7 @@ class Evidence(NamedTuple):
             "probes_succeeded": f"{self.bad} of {self.calls} probes succeeded",
             "open_time_over": "open time is over",
             "by_hand": "by hand",
+            "by_settings": "by the settings",
             "restored": "restored from a snapshot",
         }.get(self.rule, self.rule)
 
