@@ -8,6 +8,7 @@ function and tells listeners.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, final
+from weakref import WeakSet
 
 from anyio import get_current_task
 
@@ -48,6 +50,9 @@ def _nothing() -> None:
     """Nobody counts beside us, and nobody keeps a copy of our door."""
 
 
+_alone: WeakSet[CircuitBreaker] = WeakSet()
+
+
 @final
 class CircuitBreaker:
     """
@@ -69,10 +74,11 @@ class CircuitBreaker:
         refresh: Called under the lock after each decision that may have changed the state.
 
     Raises:
-        ConfigurationError: *name* is not a string.
+        ConfigurationError: *name* is not a string, or *settings* are not `BreakerSettings`.
     """
 
     __slots__ = (
+        "__weakref__",
         "_absorb",
         "_clock",
         "_entered",
@@ -105,10 +111,15 @@ class CircuitBreaker:
             raise ConfigurationError(
                 f"a circuit breaker's name is a string, not {name!r}: did the settings come first?"
             )
+        if settings is not None and not isinstance(settings, BreakerSettings):
+            raise ConfigurationError(
+                f"a circuit breaker takes BreakerSettings(...), not {type(settings).__name__}: "
+                "those of a provider hold them as .breaker"
+            )
         self.name = name
         self.settings = settings if settings is not None else BreakerSettings()
         self.bus = bus if bus is not None else EventBus(process_bus)
-        self.lock: AbstractContextManager[Any] = threading.Lock()
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         rules = rules_from(self.settings, attempt_timeout=attempt_timeout, hint_cap=hint_cap)
         self.circuit = Circuit(rules, clock(), state=initial_state(self.settings))
         self._clock = clock
@@ -117,7 +128,9 @@ class CircuitBreaker:
         self._absorb = absorb
         self._refresh = refresh
         self._entered: dict[int, list[tuple[Permit, float]]] = {}
-        self._live: dict[Permit, float] = {}  # in order of start, so that a hang is seen while it lasts
+        self._live: dict[Permit, float] = {}  # when each call began, so that a hang is seen while it lasts
+        if absorb is _nothing:
+            _alone.add(self)  # one that is part of a provider is woken by it after a fork
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -179,14 +192,20 @@ class CircuitBreaker:
         Continue from a snapshot that another process took.
 
         State, remaining open time and trips are carried; the window starts empty, since its calls are not known.
+        Where today's settings ask for a state (forced open, disabled), they overrule yesterday's.
 
         Raises:
             TypeError: *snapshot* is not a `CircuitBreakerSnapshot`.
+            ValueError: Its state is none; it may have come back from JSON as a string.
         """
         if not isinstance(snapshot, CircuitBreakerSnapshot):
             raise TypeError(f"restore() takes what snapshot() returned, not {snapshot!r}")
+        asked = initial_state(self.settings)
+        state = CircuitState(snapshot.state) if asked is CircuitState.CLOSED else asked
+        if state is CircuitState.DISABLED:
+            state = asked  # only settings disable, and today's do not
         left = snapshot.until - self._wall_clock() if snapshot.until is not None else 0.0
-        self._decide(lambda now: self.circuit.restore(snapshot.state, now, remaining=left, trips=snapshot.trips))
+        self._decide(lambda now: self.circuit.restore(state, now, remaining=left, trips=snapshot.trips))
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
@@ -291,7 +310,14 @@ class CircuitBreaker:
         return result
 
     def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate *func* so that each call of it goes through `call`."""
+        """
+        Decorate *func* so that each call of it goes through `call`.
+
+        Raises:
+            TypeError: *func* cannot be called.
+        """
+        if not callable(func):
+            raise TypeError(f"a circuit breaker decorates an async function, not {type(func).__name__}")
 
         @wraps(func)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -308,7 +334,9 @@ class CircuitBreaker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task = get_current_task().id
-        entries = self._entered[task]
+        entries = self._entered.get(task)
+        if not entries:
+            raise RuntimeError(f"{self.name}: `async with` was left in another task than the one that entered it")
         permit, began = entries.pop()
         if not entries:
             del self._entered[task]
@@ -317,7 +345,8 @@ class CircuitBreaker:
     def _begin(self) -> tuple[Permit, float]:
         now = self._clock()
         slow_after = self.circuit.rules.slow_after
-        hanging = sum(1 for began in self._live.values() if now - began >= slow_after)
+        # A list of the values is one step that no other thread can divide.
+        hanging = sum(now - began >= slow_after for began in list(self._live.values()))
         if hanging:
             self.judge_in_flight(hanging, now)
         answer = self.acquire(now)
@@ -335,3 +364,13 @@ class CircuitBreaker:
         else:
             failure = classify(error)
             self.release(permit, self.verdict(error, failure), now, slow=slow, failure=failure)
+
+
+def _start_anew_after_fork() -> None:
+    for breaker in _alone:
+        breaker.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
+        breaker.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)
