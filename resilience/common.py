@@ -63,7 +63,8 @@ class Common:
     __slots__ = ("_refunds", "_settings", "_tools", "budget", "calls", "gate", "lock", "members")
 
     def __init__(self, settings: ProviderSettings, tools: Tools) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
+        self.lock = threading.RLock()
         self.members: list[Member] = []
         self._settings = settings
         self._tools = tools

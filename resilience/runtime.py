@@ -352,12 +352,15 @@ class ProviderRuntime:
     def start_anew(self) -> None:
         """Forget everything: in a forked child, none of the calls and loops exist."""
         self.breaker.lock = self.common.lock
+        for lane in self.lanes.values():
+            lane.door = None  # handles that know it look closer and find a new one
         self.lanes = {}
         self.lane = NO_LANE
         self.probing = set()
         self._zero()
         self.plan = self.plan_for("")
         self.breaker.start_anew()
+        self.refresh()
 
 
 @final
@@ -379,7 +382,7 @@ def _start_anew_after_fork() -> None:
     _outer.clear()
     commons = {id(runtime.common): runtime.common for runtime in _runtimes}
     for common in commons.values():
-        common.lock = threading.Lock()  # the parent's may have been held by a thread that does not exist here
+        common.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
         common.start_anew()
     for runtime in _runtimes:
         runtime.start_anew()
