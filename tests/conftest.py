@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from typing import Any
+from inspect import iscoroutinefunction
 
 import hypothesis
 import pytest
 
-from resilience.testing import deadlock_in, virtual_backend
+from resilience.testing import guarded, virtual_backend
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -24,13 +23,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return virtual_backend(request.param)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Report a deadlock on trio as what it is: there it reaches the test as a cancellation."""
-    try:
-        return (yield)
-    except BaseException:
-        _, options = pyfuncitem.funcargs.get("anyio_backend", ("", {}))
-        if deadlock := deadlock_in(options):
-            raise deadlock from None
-        raise
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Let a test that is stuck fail with the reason, also on trio."""
+    if iscoroutinefunction(pyfuncitem.obj) and "anyio_backend" in pyfuncitem.funcargs:
+        pyfuncitem.obj = guarded(pyfuncitem.obj, pyfuncitem.funcargs["anyio_backend"][1])

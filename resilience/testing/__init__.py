@@ -12,7 +12,7 @@ from resilience.testing.clock import VirtualTimeLoop as VirtualTimeLoop
 from resilience.testing.provider import MisbehavingProvider as MisbehavingProvider
 from resilience.testing.provider import ProviderStatistics as ProviderStatistics
 from resilience.testing.recorder import EventRecorder as EventRecorder
-from resilience.testing.run import deadlock_in as deadlock_in
+from resilience.testing.run import guarded as guarded
 from resilience.testing.run import run as run
 from resilience.testing.run import virtual_backend as virtual_backend
 from resilience.testing.server import serve as serve
@@ -30,7 +30,7 @@ __all__ = [
     "Misbehaviour",
     "ProviderStatistics",
     "VirtualTimeLoop",
-    "deadlock_in",
+    "guarded",
     "run",
     "serve",
     "virtual_backend",

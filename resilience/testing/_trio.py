@@ -6,14 +6,17 @@ import math
 import random
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, ParamSpec, TypeVar, final
 
 import trio
 import trio.testing
 
 from resilience.testing.clock import DeadlockError, innermost
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _IDLE_TURNS: Final = 100
 """Idle turns in a row before the question is asked at all: asking costs more than a turn."""
@@ -25,10 +28,11 @@ _SWITCH: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
 
 @final
 class DeadlockWatch(trio.abc.Instrument):
-    """Ends a run in which nothing can happen any more. *deadlock* is then the reason."""
+    """Ends what can never end by itself. *deadlock* is then the reason."""
 
     def __init__(self) -> None:
         self.deadlock: DeadlockError | None = None
+        self._scope: trio.CancelScope | None = None
         self._idle_turns = 0
         self._idle_since = 0.0
 
@@ -41,16 +45,41 @@ class DeadlockWatch(trio.abc.Instrument):
         self._idle_turns += 1
         if self._idle_turns == _IDLE_TURNS:
             self._idle_since = time.monotonic()
-        elif self._idle_turns > _IDLE_TURNS and self.deadlock is None:
+        elif self._idle_turns > _IDLE_TURNS:
             self._judge()
+
+    async def guard(self, func: Callable[_P, Awaitable[_T]], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """
+        Await ``func(*args, **kwargs)``, and end it alone, not the whole run, if it deadlocks.
+
+        Raises:
+            DeadlockError: It did.
+        """
+        try:
+            with trio.CancelScope() as self._scope:
+                return await func(*args, **kwargs)
+        except BaseException as error:
+            if self.deadlock is not None:
+                raise self.deadlock from error
+            raise
+        finally:
+            self._scope = None
+        raise self.deadlock or AssertionError("nobody else cancels this scope")
 
     def _judge(self) -> None:
         grace = _GRACE if threading.active_count() == 1 else _THREAD_GRACE
         if time.monotonic() - self._idle_since > grace:
             state = trio.lowlevel.current_statistics()
             if state.seconds_to_next_deadline == math.inf and not state.tasks_runnable:
-                self.deadlock = DeadlockError(_describe())
-                trio.lowlevel.spawn_system_task(_fail, self.deadlock, name="deadlock")
+                self._end()
+
+    def _end(self) -> None:
+        self._idle_turns = 0
+        self.deadlock = DeadlockError(_describe())
+        if self._scope is not None and not self._scope.cancel_called:
+            self._scope.cancel()
+        else:
+            trio.lowlevel.spawn_system_task(_fail, self.deadlock, name="deadlock")
 
 
 async def _fail(error: DeadlockError) -> None:

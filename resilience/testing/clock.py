@@ -45,8 +45,13 @@ _ENDLESS: Final = 100_000_000
 _LIBRARIES: Final = frozenset({"asyncio", "anyio", "trio"})
 
 
-class DeadlockError(RuntimeError):
-    """Nothing can happen any more: no task is ready, no timer is set, and no other thread is there to help."""
+class DeadlockError(BaseException):
+    """
+    Nothing can happen any more: no task is ready, no timer is set, and no other thread is there to help.
+
+    Not an `Exception`, for it ends a whole run, as `KeyboardInterrupt` does: no handler for errors may take it for
+    one, and a test runner must not go on with the task that is stuck.
+    """
 
 
 @final

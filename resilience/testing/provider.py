@@ -109,6 +109,11 @@ class MisbehavingProvider:
             behaviours=dict(self._behaviours),
         )
 
+    def __repr__(self) -> str:
+        seen = self.statistics()
+        figures = f"received: {seen.received}, in an outage: {seen.received_in_outage}, stored: {seen.stored}"
+        return f"<MisbehavingProvider [{figures}]>"
+
     def receive(self, method: str, path: str) -> Ticket:
         """Take in a request as it arrives. The transport waits for the action's latency and calls `answer`."""
         now = self.now()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
-from resilience.testing.clock import DeadlockError, VirtualTimeLoop
+from resilience.testing.clock import VirtualTimeLoop
 
 Backend: TypeAlias = Literal["asyncio", "trio"]
 
+_P = ParamSpec("_P")
 _Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 
@@ -21,7 +23,7 @@ def virtual_backend(backend: Backend) -> tuple[str, dict[str, object]]:
     """
     Give what anyio's pytest plugin needs to run a test on virtual time.
 
-    Return it from the fixture ``anyio_backend``, made anew for each test: clocks are not shared.
+    Return it from the fixture ``anyio_backend``, made anew for each test: clocks are not shared. See also `guarded`.
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
@@ -54,23 +56,30 @@ def run(func: Callable[[Unpack[_Ts]], Awaitable[_T]], *args: *_Ts, backend: Back
     """
     name, options = virtual_backend(backend)
     with _seeded(seed, backend):
-        try:
-            return anyio.run(func, *args, backend=name, backend_options=options)
-        except BaseException:
-            if deadlock := deadlock_in(options):
-                raise deadlock from None
-            raise
+        return anyio.run(guarded(func, options), *args, backend=name, backend_options=options)
 
 
-def deadlock_in(options: Mapping[str, object]) -> DeadlockError | None:
+def guarded(func: Callable[_P, Awaitable[_T]], options: Mapping[str, object]) -> Callable[_P, Awaitable[_T]]:
     """
-    Tell whether a run ended in a deadlock, from the *options* that `virtual_backend` gave for it.
+    Make a deadlock end *func* with a `DeadlockError` on trio, too.
 
-    trio cannot be made to raise the error where it happened: the run's tasks are cancelled instead.
+    asyncio needs no help. trio has no means to tell the task that is stuck; without this, all tasks of the run are
+    cancelled instead, which is harder to read, and more than anyio's pytest plugin can bear.
+
+    Args:
+        func: What is going to be run.
+        options: What `virtual_backend` gave for that run.
     """
-    watches = options.get("instruments", ())
-    found = (getattr(watch, "deadlock", None) for watch in cast("Iterable[object]", watches))
-    return next((error for error in found if isinstance(error, DeadlockError)), None)
+    guards = [watch.guard for watch in cast("Iterable[Any]", options.get("instruments", ())) if hasattr(watch, "guard")]
+    if not guards:
+        return func
+
+    @functools.wraps(func)
+    async def guarded_func(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        result: _T = await guards[0](func, *args, **kwargs)
+        return result
+
+    return guarded_func
 
 
 @contextmanager
