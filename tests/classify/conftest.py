@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -82,22 +81,13 @@ class Peer:
         self.sock.close()
 
 
-def http(
-    status: int,
-    headers: Headers = (),
-    body: bytes | str | object = b"",
-    *,
-    close: bool = True,
-) -> bytes:
+def http(status: int, headers: Headers = (), body: bytes | str | object = b"", *, close: bool = True) -> bytes:
     """The bytes of one HTTP/1.1 reply; a body that is no text is sent as JSON."""
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
     if not isinstance(body, (bytes, str)):
         body, pairs = json.dumps(body), [*pairs, ("content-type", "application/json")]
     payload = body.encode() if isinstance(body, str) else body
-    lines = [
-        f"HTTP/1.1 {status} Scripted",
-        *(f"{name}: {value}" for name, value in pairs),
-    ]
+    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in pairs)]
     lines += [f"content-length: {len(payload)}"] * (status != 304) + ["connection: close"] * close
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
@@ -179,65 +169,6 @@ def events(*lines: str, cut: bool = False) -> Behaviour:
     return raw(head + b"%x\r\n%s\r\n" % (len(body), body) + b"0\r\n\r\n" * (not cut))
 
 
-def redis(error: str, *, then: Callable[[Peer], None] | None = None) -> Behaviour:
-    """Shake hands as Redis does and answer every other command with *error*, or do *then*."""
-    hello = (
-        b"%4\r\n$2\r\nid\r\n:7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.2.0\r\n$5\r\nproto\r\n:3\r\n"
-    )
-
-    def behave(peer: Peer) -> None:
-        while words := _command(peer):
-            if words[0] == b"HELLO":
-                peer.send(hello)
-            elif words[0] in (b"CLIENT", b"SELECT", b"AUTH"):
-                peer.send(b"+OK\r\n")
-            elif then is not None:
-                return then(peer)
-            else:
-                peer.send(f"-{error}\r\n".encode())
-        return None
-
-    return behave
-
-
-def _command(peer: Peer) -> list[bytes]:
-    """Read one RESP array of strings; empty at the end."""
-    if not (count := peer.line()):
-        return []
-    words = []
-    for _ in range(int(count[1:])):
-        peer.line()
-        words.append(peer.line())
-    return [words[0].upper(), *words[1:]]
-
-
-def postgres(sqlstate: str) -> Behaviour:
-    """Answer the start-up message of PostgreSQL's protocol with an error."""
-    fields = b"SFATAL\0VFATAL\0C" + sqlstate.encode() + b"\0Mmade up\0\0"
-
-    def behave(peer: Peer) -> None:
-        peer.receive()
-        peer.send(b"E" + struct.pack("!i", len(fields) + 4) + fields)
-
-    return behave
-
-
-def postgres_then(act: Callable[[Peer], None]) -> Behaviour:
-    """Accept a PostgreSQL client, read its first query, then *act*."""
-
-    def message(kind: bytes, body: bytes) -> bytes:
-        return kind + struct.pack("!i", len(body) + 4) + body
-
-    def behave(peer: Peer) -> None:
-        peer.receive()
-        peer.send(message(b"R", bytes(4)) + message(b"S", b"server_version\x0015.0\0"))
-        peer.send(message(b"K", bytes(8)) + message(b"Z", b"I"))
-        peer.receive()
-        act(peer)
-
-    return behave
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """Where a scripted server listens."""
@@ -261,7 +192,20 @@ def _shake_hands(sock: ssl.SSLSocket) -> None:
 
 
 class Loopback:
-    """Scripted servers of one test."""
+    """Scripted servers of one test, and the ways they can behave: tests cannot import from a conftest."""
+
+    http = staticmethod(http)
+    reply = staticmethod(reply)
+    raw = staticmethod(raw)
+    events = staticmethod(events)
+    hang = staticmethod(hang)
+    hang_up = staticmethod(hang_up)
+    reset = staticmethod(reset)
+    cut_body = staticmethod(cut_body)
+    cut_chunks = staticmethod(cut_chunks)
+    garbage = staticmethod(garbage)
+    stale = staticmethod(stale)
+    refuse_early = staticmethod(refuse_early)
 
     def __init__(self, authority: trustme.CA) -> None:
         self._authority = authority
@@ -329,12 +273,7 @@ class Loopback:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(
-        self,
-        listener: socket.socket,
-        behaviours: Sequence[Behaviour],
-        tls: ssl.SSLContext | None,
-    ) -> None:
+    def _accept(self, listener: socket.socket, behaviours: Sequence[Behaviour], tls: ssl.SSLContext | None) -> None:
         met = 0
         while True:
             try:
@@ -385,16 +324,6 @@ def loopback(authority: trustme.CA) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def behave() -> SimpleNamespace:
-    """What a scripted server can do; tests cannot import from a conftest."""
-    return SimpleNamespace(
-        reply=reply, raw=raw, hang=hang, hang_up=hang_up, reset=reset, cut_body=cut_body, cut_chunks=cut_chunks,
-        garbage=garbage, stale=stale, refuse_early=refuse_early, http=http, events=events, redis=redis,
-        postgres=postgres, postgres_then=postgres_then,
-    )  # fmt: skip
-
-
-@pytest.fixture
 def no_such_host(monkeypatch: pytest.MonkeyPatch) -> str:
     """A host name that fails to resolve at once, whatever the machine's resolver would do with it."""
     resolve = socket.getaddrinfo
@@ -419,11 +348,6 @@ def told() -> Callable[[Failure], tuple[str, str, str, str]]:
     """What a failure says: kind, category, delivery and whose fault it is."""
 
     def told(failure: Failure) -> tuple[str, str, str, str]:
-        return (
-            failure.kind.value,
-            failure.category.value,
-            failure.delivery.value,
-            failure.verdict.value,
-        )
+        return (failure.kind.value, failure.category.value, failure.delivery.value, failure.verdict.value)
 
     return told

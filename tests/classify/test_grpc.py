@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -106,9 +105,9 @@ def test_unknown_host(overlong_host: str, told: Told) -> None:
     assert told(failure) == ("dns_error", "retriable", "unsent", "failure")
 
 
-def test_deadline(loopback: Any, behave: SimpleNamespace, told: Told) -> None:
-    """gRPC's own deadline leaves open what happened."""
-    failure = classify(error_of(call(f"127.0.0.1:{loopback.serve(behave.hang).port}", timeout=0.1)))
+def test_deadline(loopback: Any, told: Told) -> None:
+    """GRPC's own deadline leaves open what happened."""
+    failure = classify(error_of(call(f"127.0.0.1:{loopback.serve(loopback.hang).port}", timeout=0.1)))
     assert told(failure) == ("timeout", "retriable", "maybe", "failure")
 
 

@@ -6,7 +6,6 @@ import math
 import string
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -61,12 +60,10 @@ def hint(headers: object, now: float | None = NOW) -> float | None:
         ({"Retry-After": "1767225600"}, None),
     ],
 )
-def test_hints_over_http(
-    library: Any, headers: dict[str, str], expected: float | None, loopback: Any, behave: SimpleNamespace
-) -> None:
+def test_hints_over_http(library: Any, headers: dict[str, str], expected: float | None, loopback: Any) -> None:
     """Every form of a hint, as a server sends it; nonsense, and a Unix time for seconds, is no hint."""
     with library.Client(verify=False) as client:
-        response = client.get(loopback.serve(behave.reply(429, headers)).url)
+        response = client.get(loopback.serve(loopback.reply(429, headers)).url)
     assert classify(response).retry_after == expected
 
 

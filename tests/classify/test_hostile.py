@@ -67,7 +67,8 @@ class Pretender:
 @pytest.mark.parametrize(
     "thing",
     [
-        None, 5, "503", b"", [], {}, object(), type, Exception, classify, MagicMock(), NonCallableMock(), RaisingItself(),
+        None, 5, "503", b"", [], {}, object(), type, Exception, classify, MagicMock(), NonCallableMock(),
+        RaisingItself(),
         Lying(), {"Error": {"Code": "SlowDown"}}, ValueError(RaisingItself()),
     ],
     ids=lambda thing: type(thing).__name__,
@@ -97,11 +98,22 @@ def test_error_that_cannot_be_printed() -> None:
     assert classify(ConnectionError()).kind is FailureKind.CONNECTION_ERROR
 
 
+@pytest.mark.parametrize("status", [None, type("Status", (), {"name": "BRAND_NEW"})()])
+def test_grpc_status_nobody_knows(status: object) -> None:
+    """A call whose code cannot be read, or is new, is an error like any other."""
+
+    def code(self: object) -> object:
+        return status if status is not None else 1 // 0
+
+    assert classify(type("OddError", (Exception,), {"code": code})()).kind is FailureKind.UNKNOWN_ERROR
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
     | st.sampled_from([503, 429, 200, "SlowDown", "insufficient_quota", "40001", Raising(), Lying(), RaisingItself()])
     | st.sampled_from([lambda: None, lambda: 5, lambda *args: 1 // 0, OSError(), TimeoutError()]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*NAMES, "Error", "Code"]), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from([*NAMES, "Error", "Code"]), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
 
