@@ -325,7 +325,7 @@ class Call:
                 **self._where(),
                 failure=failure,
                 attempt=self.attempt + 1,
-                max_attempts=plan.retry.settings.max_attempts,
+                max_attempts=plan.retry.most_attempts(failure.kind),
                 delay=delay,
             )
         )
@@ -336,7 +336,8 @@ class Call:
         try:
             refresh = self.plan.refresh
             if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
-                await refresh()
+                with anyio.move_on_after(self._ends - self.runtime.clock()):
+                    await refresh()
             await anyio.sleep(self._delay)
         except BaseException:
             self.charge_back()

@@ -143,18 +143,19 @@ class RetryHandler:
             previous: The delay before this attempt, for decorrelated jitter. Default: 0.
             can_refresh: Whether credentials can be renewed before the next attempt. Default: no.
         """
-        settings = self.settings
-        rule = settings.per_kind.get(failure.kind)
-        limit = rule.max_attempts if rule is not None and rule.max_attempts is not None else settings.max_attempts
-        renews = failure.kind is FailureKind.AUTHENTICATION_ERROR
+        rule = self.settings.per_kind.get(failure.kind)
+        limit = self.most_attempts(failure.kind)
+        refused = failure.kind is FailureKind.AUTHENTICATION_ERROR
+        renews = refused and can_refresh
         # A rule that a user wrote for a kind says that it is worth trying again, whatever it usually is.
-        asked_for = rule is not None and rule.max_attempts is not None and (can_refresh or not renews)
-        if not settings.enabled:
+        asked_for = rule is not None and rule.max_attempts is not None and (renews or not refused)
+        if not self.settings.enabled:
             return RetryDecision(0.0, Reason.RETRY_DISABLED)
         if not (failure.retryable or asked_for):
             return RetryDecision(0.0, Reason.NOT_RETRYABLE)
         if attempt >= limit:
-            return RetryDecision(0.0, Reason.ATTEMPTS_SPENT if limit > 1 else Reason.NOT_RETRYABLE)
+            hopeless = limit == 1 and not failure.retryable
+            return RetryDecision(0.0, Reason.NOT_RETRYABLE if hopeless else Reason.ATTEMPTS_SPENT)
         if idempotent is False and failure.delivery is not Delivery.UNSENT and not renews:
             return RetryDecision(0.0, Reason.NOT_IDEMPOTENT)
         if failure.retry_after is not None and failure.retry_after > self._hint_cap:
@@ -162,6 +163,11 @@ class RetryHandler:
         scale = rule.delay_factor if rule is not None else 1.0
         delay = 0.0 if renews else self._delay(failure, attempt, previous, scale)
         return RetryDecision(delay, Reason.DEADLINE_WOULD_PASS if delay >= remaining else None)
+
+    def most_attempts(self, kind: FailureKind) -> int:
+        """Return how often a call is tried whose attempts fail with *kind*, the first time included."""
+        rule = self.settings.per_kind.get(kind)
+        return rule.max_attempts if rule is not None and rule.max_attempts is not None else self.settings.max_attempts
 
     def _delay(self, failure: Failure, attempt: int, previous: float, scale: float) -> float:
         if failure.retry_after:
@@ -234,7 +240,7 @@ class RetryHandler:
                     time=now,
                     failure=failure,
                     attempt=attempt + 1,
-                    max_attempts=self.settings.max_attempts,
+                    max_attempts=self.most_attempts(failure.kind),
                     delay=decision.delay,
                 )
             )
