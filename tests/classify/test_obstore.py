@@ -41,7 +41,8 @@ def xml(code: str) -> str:
 def open_store(url: str, **options: Any) -> S3Store:
     client = {"allow_http": True, "timeout": "200ms", "connect_timeout": "200ms", **options}
     retries: Any = {"max_retries": 0}
-    return S3Store("bbb", endpoint=url, virtual_hosted_style_request=False, client_options=client, retry_config=retries)
+    keys = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    return S3Store("bbb", endpoint=url, client_options=client, retry_config=retries, **keys)
 
 
 class TestObstore:
