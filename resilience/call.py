@@ -167,7 +167,7 @@ class Call:
             if (refusal := runtime.peek(now)) is not None and not self._borrows():
                 return runtime.breaker.refused(refusal)
             left = runtime.common.gate_left(now)
-            if left and waited + left > runtime.settings.gate.max_wait:
+            if left and waited + left > runtime.settings.gate.max_wait + SLACK:
                 return self._gated(now)
             if not (wait := runtime.common.gate_wait(now)):
                 answer = runtime.acquire(self._task, now)

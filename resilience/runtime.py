@@ -312,7 +312,7 @@ class ProviderRuntime:
 
     def obey(self, failure: Failure, now: float) -> None:
         """Close the gate if the provider asked for a pause: a rate limit always, anything else with a hint."""
-        hint = failure.retry_after
+        hint = failure.retry_after or None  # "now" names no pause
         asks = failure.kind is FailureKind.RATE_LIMIT or (failure.retryable and hint is not None)
         if not asks or not self.settings.gate.enabled:
             return
