@@ -12,6 +12,7 @@ pytestmark = pytest.mark.anyio
 
 ONCE = RetrySettings(enabled=False)
 EXACT = {"jitter": 0.0}
+NO_INCOME = {"ratio": 0.0, "floor_per_second": 0.001}
 
 
 def steps(world) -> list[tuple[str, str, str]]:
@@ -119,7 +120,7 @@ async def test_opening_between_attempts(world) -> None:
 
 async def test_opened_by_others_during_the_pause(world) -> None:
     """A call that finds the circuit opened by others when its pause is over raises its own last error."""
-    provider = world.provider(retry=RetrySettings(jitter="none"), budget={"ratio": 0.0})
+    provider = world.provider(retry=RetrySettings(jitter="none"), budget=NO_INCOME)
     call = world.script(world.status(500))
 
     async def others() -> None:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.anyio
 
 STEADY = RetrySettings(jitter="none")
 NO_BREAKER = {"mode": "disabled"}
+NO_INCOME = {"ratio": 0.0, "floor_per_second": 0.001}
 
 
 def note_of(error: BaseException) -> str:
@@ -272,7 +273,7 @@ async def test_a_hook_that_hangs_is_ended_by_the_total_timeout(world) -> None:
     """Renewing is part of the call, so it ends with it; the error that made it necessary comes out."""
     call = world.script(world.status(401))
     began = anyio.current_time()
-    provider = world.provider(budget={"ratio": 0.0}).with_options(refresh=lambda: anyio.sleep(10_000))
+    provider = world.provider(budget=NO_INCOME).with_options(refresh=lambda: anyio.sleep(10_000))
     outcome = await provider.try_execute(call)
     assert outcome.error is call.raised[0]
     assert (call.calls, note_of(outcome.error)) == (1, "deadline_would_pass")
@@ -283,7 +284,7 @@ async def test_a_hook_that_hangs_is_ended_by_the_total_timeout(world) -> None:
 async def test_a_hook_that_fails(world) -> None:
     """An error of the hook's own comes out as it is, and what was paid for the retry is given back."""
     call, refresh = world.script(world.status(401)), world.script(ConnectionRefusedError)
-    provider = world.provider(budget={"ratio": 0.0}).with_options(refresh=refresh)
+    provider = world.provider(budget=NO_INCOME).with_options(refresh=refresh)
     with pytest.raises(ConnectionRefusedError) as caught:
         await provider.execute(call)
     assert caught.value is refresh.raised[0]
@@ -378,7 +379,7 @@ async def test_refused_after_its_pause(world) -> None:
 
 async def test_a_retry_that_leaves_stays_paid_for(world) -> None:
     """What was paid for a retry that left is gone, however the retry ends."""
-    provider = world.provider(budget={"ratio": 0.0, "floor_per_second": 0.001}, retry=STEADY, breaker=NO_BREAKER)
+    provider = world.provider(budget=NO_INCOME, retry=STEADY, breaker=NO_BREAKER)
     await provider.execute(world.script(world.status(500), "fine"))
     await provider.try_execute(world.script(world.status(500), world.status(404)))
     with anyio.move_on_after(5):
