@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
-from typing import Annotated, TypeAlias, TypeVar, get_args, get_origin
+from typing import TypeAlias, TypeVar, get_args, get_origin
 
 from resilience.failure import FailureKind
 from resilience.settings._checks import Path
@@ -59,8 +59,6 @@ def fields(table: type[Table]) -> Mapping[str, Place]:
 
 
 def _place(annotation: object) -> Place:
-    if get_origin(annotation) is Annotated:
-        return _place(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation
     if get_origin(annotation) is collections.abc.Mapping:

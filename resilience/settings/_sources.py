@@ -18,6 +18,7 @@ from resilience.settings._places import Entries, Leaf, Place, child, may_be_empt
 from resilience.settings._refusals import Written, explain, problem, refused
 from resilience.settings._root import Settings
 from resilience.settings._tables import Table
+from resilience.settings._types import no_provider
 
 
 @final
@@ -49,9 +50,10 @@ class Collection:
             return
         name = key.lower() if isinstance(place, Entries) and place.kinds else str(key)
         below = child(place, name)
-        if below is None:
+        wrong = unknown(place, name) if below is None else no_provider(name) if path == ("providers",) else ""
+        if below is None or wrong:
             where = ".".join(path) if isinstance(place, Entries) else where  # the text names the entry
-            self.problems.append(f"{where} ({origin}): {unknown(place, name)}")
+            self.problems.append(f"{where} ({origin}): {wrong}")
         else:
             self.add(value, origin, place=below, path=(*path, name))
 

@@ -139,12 +139,18 @@ Errors = Annotated[Literal["native", "standard"], BeforeValidator(lower_case)]
 Kind = Annotated[FailureKind, BeforeValidator(lower_case)]
 
 
+def no_provider(name: str) -> str:
+    """Say why *name* is no name of a provider; empty if it is one."""
+    if ENTRY_NAME.fullmatch(name):
+        return ""
+    slip = name.strip().lower().replace(" ", "-")
+    meant = f"; did you mean {slip!r}?" if ENTRY_NAME.fullmatch(slip) else ""
+    return f"{name!r} is no provider name: those are lower-case letters, digits, '_', '-' and '.'{meant}"
+
+
 def _provider_name(name: str) -> str:
-    """Refuse names that no provider can have."""
-    if ENTRY_NAME.fullmatch(name) is None:
-        slip = name.strip().lower().replace(" ", "-")
-        likely = f"; did you mean {slip!r}?" if ENTRY_NAME.fullmatch(slip) else ""
-        refuse(f"{name!r} is no provider name: those are lower-case letters, digits, '_', '-' and '.'{likely}")
+    if why := no_provider(name):
+        refuse(why)
     return name
 
 

@@ -126,6 +126,10 @@ def test_policies_that_say_nothing(write: Write, refusal: Refusal) -> None:
     """
     off = "must be a table of settings; to switch it off, write enabled = false in it"
     limit = "must be a table of settings; for no limit, write attempt = none and total = none in it"
+    rule = "must be a table of settings; for no limit, write max_attempts = none in it"
+    more = write("more.yaml", "defaults: {retry: {per_kind: {timeout: null}}}")
+    key = "defaults.retry.per_kind.timeout"
+    assert refusal({}, file=more) == f"settings refused: {key} = none (file more.yaml): {rule}"
     assert refusal({}, file=write("r.yaml", text)) == (
         "settings refused, 4 problems:"
         f"\n  - defaults.retry = none (file r.yaml): {off}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,6 +287,32 @@ UNKNOWN = [
 def test_unknown_variable(refusal: Refusal, name: str, why: str, text: str) -> None:
     """An unknown RESILIENCE_ variable is refused by name; its value, which may be a secret, is never shown."""
     assert refusal({name: text}) == f"settings refused: {name} (environment variable): {why}"
+
+
+def test_wrong_provider_names(refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no provider can have is refused with its origin, even where nothing is said about it."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text("[providers.OpenAI]\n[providers.s3]\nenabled = true\n")
+    environ = {"RESILIENCE_PROVIDERS__A+B__ENABLED": "1", "RESILIENCE_MAX_PROVIDERS": "5"}
+    letters = "those are lower-case letters, digits, '_', '-' and '.'"
+    assert refusal(environ, file="r.toml") == (
+        "settings refused, 2 problems:"
+        f"\n  - providers (file r.toml): 'OpenAI' is no provider name: {letters}; did you mean 'openai'?"
+        "\n  - providers (environment variable RESILIENCE_PROVIDERS__A+B__ENABLED): 'a+b' is no provider name: "
+        f"{letters}"
+    )
+
+
+def test_lists_are_shown_as_they_were_written(refusal: Refusal) -> None:
+    """A list in a variable is shown as a whole, one in code by the item that is wrong."""
+    name = "RESILIENCE_DEFAULTS__BREAKER__IGNORE"
+    why = "'not_fond' is no failure kind; did you mean 'not_found'?"
+    key = "defaults.breaker.ignore"
+    assert refusal({name: "timeout,not_fond"}) == (
+        f"settings refused: {key} = 'timeout,not_fond' (environment variable {name}): {why}"
+    )
+    tree = {"breaker": {"ignore": ["timeout", "not_fond"]}}
+    assert refusal({}, defaults=tree) == f"settings refused: {key} = 'not_fond' (in code): {why}"
 
 
 def test_ambiguous_variable(refusal: Refusal) -> None:
