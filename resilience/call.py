@@ -268,7 +268,9 @@ class Call:
         )
         # A limit that the caller's deadline cut short says little: only that the attempt was slow, if it was.
         cut_short = expired and limit < self.plan.limit
-        verdict = Verdict.IGNORED if cut_short or nested else runtime.breaker.verdict(error, failure)
+        # The inner call has told the breaker, unless it borrowed our probe: then the vote is ours.
+        told = nested and not (self._permit is not None and self._permit.probe)
+        verdict = Verdict.IGNORED if cut_short or told else runtime.breaker.verdict(error, failure)
         self._release(verdict, began, now, failure)
         if expired:
             self._tell_timeout(error, now - began)
