@@ -16,6 +16,7 @@ from resilience.testing.provider import MisbehavingProvider, Reply
 
 _MAX_HEAD: Final = 64 * 1024
 _MAX_BODY: Final = 64 * 1024 * 1024
+_SETTLING_TURNS: Final = 5  # what was accepted just before the end gets its task
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no patience: closing sends RST, not FIN
 
 
@@ -67,27 +68,29 @@ class _Server:
         server = await asyncio.start_server(self._accept, sock=self._listener, limit=_MAX_HEAD)
         await self._stopped.wait()
         server.close()
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Tasks of our own: those that asyncio makes for a coroutine complain in its log when they are cancelled.
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await self._exchange(reader, writer):
                 pass
+            writer.close()
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             _reset(writer)  # the client left, or does not speak HTTP
         except asyncio.CancelledError:
             _reset(writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            raise
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; tell whether the connection may carry another."""
