@@ -12,6 +12,29 @@ from resilience.runtime import ProviderRuntime
 
 
 @final
+class _Course:
+    """
+    How far an iteration has come.
+
+    The attempts know this and not their iterator, so that the iterator dies with its loop, even while an error's
+    traceback keeps the loop's last attempt alive.
+    """
+
+    __slots__ = ("call", "finished", "untouched")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.finished = False
+        self.untouched = False
+
+    def finish(self) -> None:
+        """End the iteration: the call is over."""
+        self.finished = True
+        if self.call is not None:
+            self.call.forget()
+
+
+@final
 class Attempts:
     """
     Iterates over the attempts of one call. Made by `ResilientProvider.attempts`, used once.
@@ -20,53 +43,48 @@ class Attempts:
     is left, whichever way.
     """
 
-    __slots__ = ("_call", "_finished", "_plan", "_runtime", "untouched")
+    __slots__ = ("_course", "_plan", "_runtime")
 
     def __init__(self, runtime: ProviderRuntime, plan: Plan) -> None:
         self._runtime = runtime
         self._plan = plan
-        self._call: Call | None = None
-        self._finished = False
-        self.untouched = False
+        self._course = _Course()
 
     def __aiter__(self) -> Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        if self._finished:
+        course = self._course
+        if course.finished:
             raise StopAsyncIteration
-        if self.untouched:
+        if course.untouched:
             raise RuntimeError("the attempt was not entered: write `async with attempt:` inside the loop")
-        self.untouched = True
+        course.untouched = True
         if not self._runtime.enabled:
-            return Attempt(self, None)
-        if self._call is None:
-            self._call = Call(self._runtime, self._plan, self._runtime.clock())
-        elif self._call.scheduled:
-            await self._call.pause()
-        return Attempt(self, self._call)
-
-    def finish(self) -> None:
-        """End the iteration: the call is over."""
-        self._finished = True
-        if self._call is not None:
-            self._call.forget()
+            return Attempt(course)
+        if course.call is None:
+            course.call = Call(self._runtime, self._plan, self._runtime.clock())
+        elif course.call.scheduled:
+            await course.call.pause()
+        return Attempt(course)
 
     def __del__(self) -> None:
         # Left by `break` after a failure: the retry that was paid for never leaves.
-        if self._call is not None:
-            self._call.charge_back()
+        call = self._course.call
+        if call is not None:
+            call.charge_back()
+            call.forget()
 
 
 @final
 class Attempt:
     """One attempt: an asynchronous context manager around its body."""
 
-    __slots__ = ("_attempts", "_call", "_guard")
+    __slots__ = ("_call", "_course", "_guard")
 
-    def __init__(self, attempts: Attempts, call: Call | None) -> None:
-        self._attempts = attempts
-        self._call = call
+    def __init__(self, course: _Course) -> None:
+        self._course = course
+        self._call = course.call
         self._guard: Guard | None = None
 
     @property
@@ -75,12 +93,12 @@ class Attempt:
         return self._call.attempt if self._call is not None else 1
 
     async def __aenter__(self) -> Attempt:
-        self._attempts.untouched = False
+        self._course.untouched = False
         if self._call is not None:
             try:
                 self._guard = await self._call.enter()
             except BaseException:
-                self._attempts.finish()
+                self._course.finish()
                 raise
             self._guard.__enter__()
         return self
@@ -90,7 +108,7 @@ class Attempt:
     ) -> bool:
         call, guard = self._call, self._guard
         if call is None or guard is None:
-            self._attempts.finish()
+            self._course.finish()
             return False
         raised = error
         try:
@@ -102,7 +120,7 @@ class Attempt:
                 call.succeeded(guard.began)
             elif call.failed(raised, guard.began, guard.limit, expired=guard.expired):
                 return True
-            self._attempts.finish()
+            self._course.finish()
             if raised is not None:
                 call.raise_as_asked(raised)
             if raised is not None and raised is not error:
