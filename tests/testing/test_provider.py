@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import socket
 import subprocess
 import sys
@@ -260,3 +261,18 @@ def test_httpx_is_loaded_for_the_transport_only() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.split() == ["False", "True", "False"]
+
+
+@pytest.mark.anyio
+@pytest.mark.real_time
+async def test_the_server_stops_while_it_is_busy(caplog: pytest.LogCaptureFixture) -> None:
+    """Leaving the block with requests in flight ends them at once, and leaves nothing in any log."""
+    provider = MisbehavingProvider(Misbehaviour(latency=3600.0))
+    async with served(provider) as client, anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(experience, client, f"file-{number}", b"")
+        while len(provider.arrivals) < 10:  # noqa: ASYNC110 (they arrive in another thread)
+            await anyio.sleep(0)
+        group.cancel_scope.cancel()
+    assert provider.files == {}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
