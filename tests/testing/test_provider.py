@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+
 import httpx
 import pytest
 
@@ -271,8 +272,8 @@ async def test_the_server_stops_while_it_is_busy(caplog: pytest.LogCaptureFixtur
     async with served(provider) as client, anyio.create_task_group() as group:
         for number in range(10):
             group.start_soon(experience, client, f"file-{number}", b"")
-        while len(provider.arrivals) < 10:  # noqa: ASYNC110 (they arrive in another thread)
-            await anyio.sleep(0)
+        while len(provider.arrivals) < 10:
+            await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
     assert provider.files == {}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
