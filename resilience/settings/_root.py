@@ -111,7 +111,7 @@ class Settings(Table):
         paths = list(readings(Settings, parts))
         if not paths:
             raise ConfigurationError(f"{key}: {unknown_in(Settings, parts)}")
-        return self._origin(max(paths, key=lambda path: (is_there(self, path), look_up(self, path[:-1]) is not None)))
+        return self._origin(max(paths, key=lambda path: is_there(self, path)))
 
     def differences(self) -> list[Difference]:
         """Return every setting that was written and differs from what would hold without it."""
