@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-
 import httpx
 import pytest
 
