@@ -19,7 +19,7 @@ class Outcome(Generic[T]):
 
     Attributes:
         value: What the function returned; None unless `ok`.
-        error: What it raised, or the rejection, which was then made but never raised; None if `ok`.
+        error: What it raised, or the rejection, which then has no traceback; None if `ok`.
     """
 
     __match_args__ = ("value", "error")
@@ -37,12 +37,13 @@ class Outcome(Generic[T]):
     @property
     def rejected(self) -> bool:
         """Whether we refused the call before it left."""
-        return isinstance(self.error, CallRejected)
+        # A call whose own function was refused elsewhere has left, and failed: then the error has a failure.
+        return isinstance(self.error, CallRejected) and failure_of(self.error) is None
 
     @property
     def reason(self) -> Reason | None:
         """Why it was refused; None if it was not."""
-        return self.error.reason if isinstance(self.error, CallRejected) else None
+        return self.error.reason if isinstance(self.error, CallRejected) and self.rejected else None
 
     @property
     def failure(self) -> Failure | None:

@@ -89,7 +89,7 @@ class ResilientProvider:
         if period is None:
             runtime = self._runtime
             if runtime.refused_until > (now := runtime.clock()):
-                raise runtime.rejection(now)  # not by a name of its own, which would be a cycle through this frame
+                raise runtime.rejection(now, self._view)  # a name of its own would be a cycle through this frame
             return await self._look_closer(func, args, kwargs)
         if get_ident() != lane.thread or (task := task_of(lane.loop)) is None or task in lane.live:
             return await self._look_closer(func, args, kwargs)
@@ -123,11 +123,14 @@ class ResilientProvider:
         """
         runtime = self._runtime
         if runtime.refused_until > (now := runtime.clock()):
-            return Outcome(None, runtime.rejection(now))
+            return Outcome(None, runtime.rejection(now, self._view))
         try:
             return Outcome(await self.execute(func, *args, **kwargs))
         except Exception as error:
-            return Outcome(None, error)
+            outcome: Outcome[T] = Outcome(None, error)
+            if outcome.rejected:
+                error.__traceback__ = None  # nobody's frames but ours
+            return outcome
 
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """

@@ -229,16 +229,16 @@ class ProviderRuntime:
 
     # -- admission -------------------------------------------------------------------------------------------------
 
-    def rejection(self, now: float) -> CallRejected:
+    def rejection(self, now: float, view: tuple[object, Plan] | None) -> CallRejected:
         """
-        Count, tell and return the refusal of a call while ``now < refused_until``.
+        Count, tell and return the refusal of a call (through *view*) while ``now < refused_until``.
 
         The cheap answer of an open circuit, without a lock: at worst it is a moment late.
         """
         self.rejected += 1
         rejection = CircuitOpen(self.name, _CIRCUIT_OPEN, self.refused_until - now, self.refused_because)
         if self.bus.hears_rejections:
-            self.tell_rejection(rejection, "")
+            self.tell_rejection(rejection, view[1].operation if view is not None else "")
         return rejection
 
     def reject(self, rejection: CallRejected, operation: str) -> CallRejected:
