@@ -94,6 +94,8 @@ VARIABLES = [
     ("RETRY_MAX_ATTEMPTS", "5", "defaults.retry.max_attempts", 5),
     ("RETRY_BASE_DELAY", "0.5", "defaults.retry.base_delay", 0.5),
     ("RETRY_MAX_DELAY", "30s", "defaults.retry.max_delay", 30.0),
+    ("RETRY_MAX_DELAY", "1h", "defaults.retry.max_delay", 3600.0),
+    ("RETRY_BASE_DELAY", "1500 MS", "defaults.retry.base_delay", 1.5),
     ("RETRY_EXPONENTIAL_BASE", "3", "defaults.retry.exponential_base", 3.0),
     ("RETRY_JITTER", "false", "defaults.retry.jitter", "none"),
     ("RETRY_JITTER", "true", "defaults.retry.jitter", "full"),
