@@ -113,7 +113,6 @@ class Lane:
 
     __slots__ = (
         "__weakref__",
-        "_awake",
         "_idle",
         "_late",
         "_look_at",
@@ -157,7 +156,6 @@ class Lane:
         self._late: dict[Task[Any] | Entry, float] = {}
         self._slow_due = math.inf
         self._look_at = -math.inf
-        self._awake = False
         if loop is not None:
             _lanes.setdefault(loop, WeakSet()).add(self)
 
@@ -183,10 +181,12 @@ class Lane:
     def interrupt(self, entry: Entry, now: float) -> None:
         """Cancel the task of an attempt whose own limit has passed."""
         self._mark_late(entry, now)
-        if not self._awake:  # whoever is awake sets the timer when it is done
-            if self.timer is not None and not isinstance(self.timer, bool):
-                self.timer.cancel()
-            self._sleep(now)
+        if self.timer is None or isinstance(self.timer, bool):
+            self._schedule(_GRACE)
+        elif self.timer.when() > self.loop.time() + _GRACE:
+            # One that is due sooner stays: it may be part of this very tick, and would be late for it.
+            self.timer.cancel()
+            self._schedule(_GRACE)
 
     def in_flight(self) -> int:
         """Return how many attempts are running."""
@@ -217,14 +217,12 @@ class Lane:
     def _wake(self) -> None:
         """Cancel what is late, report what hangs, and sleep until the next thing can be due."""
         now = self.clock()
-        self._awake = True
         try:
             self._expire(now)
             self._report_overdue(now)
             if now >= self._slow_due - SLACK:
                 self._report_hanging(now)
         finally:
-            self._awake = False
             self._sleep(now)
 
     def _sleep(self, now: float) -> None:

@@ -153,7 +153,7 @@ class World:
         while left := [task for task in self.tasks if not task.done()]:
             await asyncio.wait(left)
         for task in self.tasks:
-            self.log[task.get_name()].append(("end", task.cancelling(), *outcome(task)))
+            self.log[task.get_name()].append(("end", requests(task), *outcome(task)))
 
     async def warm(self, lane: str) -> ResilientProvider:
         """Make a handle and its first call: later ones go the fast way."""
@@ -182,7 +182,7 @@ class World:
 
     def say(self, *what: object) -> None:
         task = self.me()
-        self.log.setdefault(task.get_name(), []).append((self.loop.time(), task.cancelling(), *what))
+        self.log.setdefault(task.get_name(), []).append((self.loop.time(), requests(task), *what))
 
     async def live(self, body: Node) -> object:
         return await self.do(body)
@@ -302,7 +302,7 @@ class World:
 
     async def do_call(self, way: str, lane: str, limit: float, body: Node) -> None:
         if not self.ours:
-            async with asyncio.timeout(limit):
+            async with in_lane(asyncio.timeout(limit), way, lane, limit):
                 await self.do(body)
             return
         self.calls += 1
@@ -368,6 +368,15 @@ def name_of(error: BaseException) -> object:
     return "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
 
 
+def requests(task: asyncio.Task[Any]) -> int:
+    """
+    Count the requests to cancel *task*.
+
+    anyio repeats its own in every turn, and how many turns the virtual clock grants depends on what timers there are.
+    """
+    return min(task.cancelling(), 50)
+
+
 def outcome(task: asyncio.Task[Any]) -> tuple[Any, ...]:
     if task.cancelled():
         return ("cancelled",)
@@ -379,6 +388,20 @@ def owner(callback: object) -> object:
     """Return whose deadline a timer is, or None."""
     who = getattr(callback, "__self__", None)
     return who if isinstance(who, Lane | AsyncioGuard | asyncio.Timeout) else None
+
+
+def in_lane(timeout: asyncio.Timeout, way: str, lane: str, limit: float) -> asyncio.Timeout:
+    """Remember in which lane our own deadline would be."""
+    name = lane.partition(".")[0]
+    if not way.endswith(("timeout", "deadline")) or limit == LANES[name]:
+        vars(timeout)["lane"] = f"{name} {limit}"
+    return timeout
+
+
+def lane_of(deadline: object) -> str:
+    if isinstance(deadline, Lane):
+        return f"{deadline._watcher.name} {deadline.limit}"  # type: ignore[attr-defined]
+    return getattr(deadline, "lane", "alone")
 
 
 def numbered_tasks() -> Callable[..., asyncio.Task[Any]]:
@@ -404,14 +427,16 @@ def ordered_timers(*, deadlines_first: bool) -> type[asyncio.TimerHandle]:
     """
     Timers of one moment, in an order that both runs share.
 
-    asyncio's own order is that of a heap, which changes with every timer that the other run does not have.
+    asyncio's own order is that of a heap, which changes with every timer that the other run does not have. Deadlines go
+    lane by lane: where a task and its child are late in one tick it matters who hears of it first, and either is right.
     """
     numbers = itertools.count()
 
     class Ordered(asyncio.TimerHandle):
         def __init__(self, when: float, callback: Callable[..., object], *rest: Any) -> None:
             super().__init__(when, callback, *rest)
-            self.order = (when, (owner(callback) is None) is deadlines_first, next(numbers))
+            deadline = owner(callback)
+            self.order = (when, (deadline is None) is deadlines_first, lane_of(deadline), next(numbers))
 
         def __lt__(self, other: object) -> bool:
             assert isinstance(other, Ordered)
