@@ -14,7 +14,7 @@ from importlib import metadata
 
 import resilience
 
-VERSIONS = ("resilient-providers", "anyio", "httpx", "pydantic", "pydantic-settings", "opentelemetry-api")
+VERSIONS = ("resilient-providers", "anyio", "httpx", "pydantic", "opentelemetry-api")
 
 
 async def answer(number: int) -> int:
