@@ -105,10 +105,11 @@ def test_redirect_that_nobody_followed(library: ModuleType, status: int, loopbac
 @both
 def test_good_response_is_no_failure_of_the_provider(library: ModuleType, loopback: Any) -> None:
     """Asked about a response that is fine, classify finds nothing to hold against the provider or to retry."""
-    failure = classify(library.get(loopback.serve(loopback.reply(204)).url, verify=PLAIN))
-    assert not failure.retryable
-    assert failure.verdict is Verdict.SUCCESS
-    assert failure.status == 204
+    for status, body in ((204, ""), (200, {"type": "server_error"})):
+        failure = classify(library.get(loopback.serve(loopback.reply(status, {}, body)).url, verify=PLAIN))
+        assert not failure.retryable
+        assert failure.verdict is Verdict.SUCCESS
+        assert failure.status == status
 
 
 class TestCodes:
