@@ -23,7 +23,7 @@ import anyio
 
 from resilience._core.budget import Charge
 from resilience._core.states import Permit, Refusal
-from resilience._core.words import Reason, Verdict
+from resilience._core.words import UNSET, Reason, Verdict
 from resilience.classify import attach
 from resilience.errors import (
     CallRejected,
@@ -379,7 +379,7 @@ class Call:
             )
         )
 
-    def raise_as_asked(self, error: BaseException, func: object = None) -> None:
+    def raise_as_asked(self, error: BaseException, func: object = UNSET) -> None:
         """Raise what stands for *error* where it is not the error itself."""
         if isinstance(error, TypeError):
             explain_misuse(error, func)

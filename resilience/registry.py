@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
-from resilience.events import EventBus, Listener, process_bus
+from resilience.events import Event, EventBus, Listener, process_bus
 from resilience.runtime import ProviderRuntime
 from resilience.settings import Settings
 
@@ -115,9 +115,17 @@ class ProviderRegistry:
 
         return ResilientProvider(name, endpoint=endpoint, registry=self)
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call *listener* with every event of every provider here; returns a function that ends it."""
-        return self.bus.subscribe(listener)
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
+        """
+        Call *listener* with every event of every provider here, or with those of *kinds*.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            TypeError: *listener* cannot be called, or a kind is not a class of events.
+        """
+        return self.bus.subscribe(listener, *kinds)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that are known, endpoints included as ``name/endpoint``."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from resilience._core.states import CircuitState
-from resilience._core.words import Reason
+from resilience._core.words import Reason, many
 from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreakerSnapshot
 from resilience.runtime import ProviderRuntime
@@ -109,18 +109,21 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
     if left > longest:
         text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
-    text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan)
+    text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan, now)
     return Explanation(admitted=True, reason=None, retry_after=left or None, state=state, text=text)
 
 
-def _admits(runtime: ProviderRuntime, plan: Plan) -> str:
-    now = runtime.breaker.snapshot()
-    attempts = plan.retry.settings.max_attempts if plan.retry.settings.enabled else 1
-    if now.state is CircuitState.DISABLED:
+def _admits(runtime: ProviderRuntime, plan: Plan, now: float) -> str:
+    figures = runtime.breaker.snapshot()
+    settings = plan.retry.settings
+    spared = runtime.breaker.circuit.refusal(now)
+    if spared is not None:  # nothing but shadow mode lets such a call through
+        what = f"shadow mode, else {spared.reason}, {spared.evidence}"
+    elif figures.state is CircuitState.DISABLED:
         what = "breaker disabled"
-    elif now.state is CircuitState.CLOSED:
-        row, lately = now.failures_in_a_row, f"{now.failed} of {now.calls} calls failed lately"
-        what = f"circuit closed, {row} failures in a row, {lately}"
+    elif figures.state is CircuitState.CLOSED:
+        row, lately = many(figures.failures_in_a_row, "failure"), f"{figures.failed} of {figures.calls} calls"
+        what = f"circuit closed, {row} in a row, {lately} failed lately"
     else:
         what = "the next call is a probe"
-    return f"admits: {what}; up to {attempts} attempts"
+    return f"admits: {what}; up to {many(settings.max_attempts if settings.enabled else 1, 'attempt')}"

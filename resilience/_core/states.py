@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, final
 
-from resilience._core.words import Reason
+from resilience._core.words import Reason, many
 
 
 class CircuitState(StrEnum):
@@ -83,8 +83,7 @@ class Evidence(NamedTuple):
 
     def __str__(self) -> str:
         if self.rule == "in_a_row":
-            what = f"{self.kind} failures" if self.kind else "failures"
-            return f"{self.bad} {what} in a row"
+            return many(self.bad, f"{self.kind} failure".lstrip()) + " in a row"
         if self.rule in ("failure_rate", "slow_rate"):
             what = "failed" if self.rule == "failure_rate" else "were slow"
             percent = f"{self.threshold * 100:g} %"

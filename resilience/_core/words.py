@@ -36,6 +36,11 @@ class Reason(StrEnum):
     RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
 
 
+def many(count: int, what: str) -> str:
+    """Return *count* of *what*, as people write it."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 class Unset(Enum):
     """The type of `UNSET`, which tells "not given" from None, "no limit"."""
 

@@ -23,7 +23,7 @@ from anyio import get_current_task
 
 from resilience._core.circuit import Circuit
 from resilience._core.states import Change, CircuitState, Permit, Refusal
-from resilience._core.words import Reason, Verdict
+from resilience._core.words import Reason, Verdict, many
 from resilience.classify import classify
 from resilience.errors import CircuitOpen, ConfigurationError
 from resilience.events import CallWouldBeRejected, CircuitChanged, EventBus, ProbeLost, process_bus
@@ -164,7 +164,8 @@ class CircuitBreaker:
     def __repr__(self) -> str:
         now = self.snapshot()
         when = f", next probe in {now.retry_after:.1f} s" if now.retry_after is not None else ""
-        figures = f"{now.failed}/{now.calls} failed" if now.calls else f"{now.failures_in_a_row} failures in a row"
+        row = many(now.failures_in_a_row, "failure")
+        figures = f"{now.failed}/{now.calls} failed" if now.calls else f"{row} in a row"
         return f"<CircuitBreaker {self.name!r} {now.state.upper()}{when}, {figures}>"
 
     # -- by hand ---------------------------------------------------------------------------------------------------
