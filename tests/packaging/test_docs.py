@@ -54,13 +54,13 @@ def test_the_example_runs(source: str) -> None:
     names = {"fetch": fetch, "always_down": always_down, "client": client, "__name__": "__main__"}
 
     async def main() -> None:
-        result = eval(code, names)  # noqa: S307 - our own documentation
+        result = eval(code, names)
         if inspect.isawaitable(result):
             await result
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         if "testing.run(" in source:  # it brings a loop of its own
-            eval(code, names)  # noqa: S307
+            eval(code, names)
         else:
             testing.run(main)
 
