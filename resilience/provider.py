@@ -18,7 +18,7 @@ from resilience._core.words import UNSET, Unset, Verdict
 from resilience.attempts import Attempts
 from resilience.call import Call
 from resilience.classify import Rule
-from resilience.errors import CallTimeout
+from resilience.errors import CallTimeout, ConfigurationError
 from resilience.events import Event, Listener
 from resilience.lane import Lane, get_ident, task_of
 from resilience.options import Options, View
@@ -55,11 +55,11 @@ class ResilientProvider:
     __slots__ = ("_lane", "_runtime", "_view")
 
     def __init__(self, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None) -> None:
-        runtimes = known if registry is None else registry.runtimes
         try:
+            runtimes = known if registry is None else registry.runtimes
             runtime = runtimes[name if endpoint is None else key_of(name, endpoint)]
-        except (KeyError, TypeError):
-            runtime = (registry if registry is not None else default_registry()).runtime(name, endpoint)
+        except (KeyError, TypeError, AttributeError):  # new, or not what it should be
+            runtime = _runtime_of(name, endpoint, registry)
         self._runtime = runtime
         self._lane = runtime.lane
         self._view: View | None = None
@@ -314,3 +314,14 @@ class ResilientProvider:
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
         self._runtime.common.count_call()
         self._runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
+
+
+def _runtime_of(name: str, endpoint: str | None, registry: ProviderRegistry | None) -> ProviderRuntime:
+    if registry is None:
+        registry = default_registry()
+    elif not isinstance(registry, ProviderRegistry):
+        raise ConfigurationError(
+            f"registry= takes a ProviderRegistry, not {type(registry).__name__}: "
+            "settings go into ProviderRegistry(settings)"
+        )
+    return registry.runtime(name, endpoint)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import ProviderRegistry, ProviderSettings, Settings
+from resilience import ConfigurationError, ProviderRegistry, ProviderSettings, ResilientProvider, Settings
 
 SLOW = "resilience: openai: gave up after 1 attempt (bad_request; not_retryable)"
 
@@ -197,3 +197,10 @@ def test_switched_off_outside_of_any_event_loop() -> None:
     with pytest.raises(StopIteration) as caught:
         step.send(None)
     assert caught.value.value == "a"
+
+
+@pytest.mark.parametrize("wrong", [Settings(), "openai", 7])
+def test_something_else_for_a_registry(wrong: Any) -> None:
+    """What is no registry is refused at once, with the way to make one."""
+    with pytest.raises(ConfigurationError, match=r"takes a ProviderRegistry, not \w+: .*ProviderRegistry\(settings\)"):
+        ResilientProvider("openai", registry=wrong)
