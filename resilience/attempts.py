@@ -64,7 +64,7 @@ class Attempts:
             return Attempt(course)
         if course.call is None:
             course.call = Call(self._runtime, self._plan, self._runtime.clock())
-        elif course.call.scheduled:
+        else:
             await course.call.pause()
         return Attempt(course)
 

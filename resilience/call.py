@@ -45,6 +45,8 @@ from resilience.runtime import ProviderRuntime
 
 T = TypeVar("T")
 
+_NO_PERMIT = Permit(None)
+
 _MARK = "__resilience_spent__"
 """Where an error that comes out says which provider has given up on it, in which task, and when."""
 
@@ -96,7 +98,7 @@ class Call:
         self._charge: Charge | None = None
         self._error: BaseException | None = None
         self._failure: Failure | None = None
-        self._permit: Permit | None = None
+        self._permit = _NO_PERMIT
         if plan.deadline is not None:  # its clock may be another one than ours
             now = runtime.clock()
             self._ends = min(self._ends, now + plan.deadline.remaining())
@@ -269,7 +271,7 @@ class Call:
         # A limit that the caller's deadline cut short says little: only that the attempt was slow, if it was.
         cut_short = expired and limit < self.plan.limit
         # The inner call has told the breaker, unless it borrowed our probe: then the vote is ours.
-        told = nested and not (self._permit is not None and self._permit.probe)
+        told = nested and not self._permit.probe
         verdict = Verdict.IGNORED if cut_short or told else runtime.breaker.verdict(error, failure)
         self._release(verdict, began, now, failure)
         if expired:
@@ -285,10 +287,9 @@ class Call:
         return True
 
     def _release(self, verdict: Verdict, began: float, now: float, failure: Failure | None) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            slow = now - began >= self.plan.slow_after
-            self.runtime.settle(permit, verdict, now, slow=slow, failure=failure, task=self._task)
+        permit, self._permit = self._permit, _NO_PERMIT
+        slow = now - began >= self.plan.slow_after
+        self.runtime.settle(permit, verdict, now, slow=slow, failure=failure, task=self._task)
 
     def _was_retried_inside(self, error: BaseException, began: float) -> bool:
         """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
@@ -344,11 +345,6 @@ class Call:
         except BaseException:
             self.charge_back()
             raise
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether an attempt has failed and another one is due."""
-        return self._error is not None
 
     def charge_back(self) -> None:
         """Give back what a retry cost that will not leave."""

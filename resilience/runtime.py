@@ -11,7 +11,6 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -33,8 +32,6 @@ from resilience.plan import Plan, PlanOptions
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
-
-_log = logging.getLogger("resilience.classify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,12 +300,8 @@ class ProviderRuntime:
         self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
 
     def classify(self, error: BaseException) -> Failure:
-        """Classify *error* by the provider's own rules first; a rule that fails is passed over, and logged."""
-        try:
-            return classify(error, rules=self.rules)
-        except Exception:
-            _log.exception("a rule failed", extra={"component": "classify", "provider": self.name})
-            return classify(error)
+        """Classify *error* by the provider's own rules first."""
+        return classify(error, rules=self.rules)
 
     def obey(self, failure: Failure, now: float) -> None:
         """Close the gate if the provider asked for a pause: a rate limit always, anything else with a hint."""
