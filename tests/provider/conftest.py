@@ -107,6 +107,13 @@ class World:
             await provider.with_options(retry=False).try_execute(Script(ConnectionResetError))
         assert provider.breaker.state is CircuitState.OPEN
 
+    @staticmethod
+    async def warm(provider: ResilientProvider, *, warm: bool) -> ResilientProvider:
+        """Make a first call, so that the next one takes the fast path where there is one, or make none."""
+        if warm:
+            await provider.execute(Script("warm"))
+        return provider
+
     def heard(self, kind: type[_E]) -> list[_E]:
         """The events of one kind, in order."""
         return self.events.of(kind)

@@ -77,6 +77,7 @@ async def test_a_synchronous_function(world, name: str, func: Any) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.real_time
 async def test_the_call_that_is_shown_works(world) -> None:
     """What the message about synchronous functions says can be done."""
     assert await world.provider().execute(anyio.to_thread.run_sync, read, "a") == b"content"

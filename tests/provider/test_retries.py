@@ -321,7 +321,7 @@ async def test_calls_earn_retries(world) -> None:
 
 async def test_sleepers_count(world) -> None:
     """A retry is paid for when it is scheduled, so a crowd that fails at once cannot overdraw the budget."""
-    provider = world.provider(budget={"ratio": 0.0}, breaker=NO_BREAKER, retry=RetrySettings(max_attempts=2))
+    provider = world.provider(budget=NO_INCOME, breaker=NO_BREAKER, retry=RetrySettings(max_attempts=2))
     calls = [world.script(world.status(500)) for _ in range(50)]
     async with anyio.create_task_group() as tasks:
         for call in calls:
@@ -350,9 +350,11 @@ async def test_endpoints_share_the_budget(world) -> None:
     assert registry.provider("openai").snapshot().retries_available == 2
 
 
-async def test_cancelled_in_its_pause(world) -> None:
+@pytest.mark.parametrize("warm", [False, True], ids=["first", "later"])
+async def test_cancelled_in_its_pause(world, warm: bool) -> None:
     """A call that is cancelled while it waits for its next attempt gets back what that would have cost."""
-    provider, call = world.provider(budget={"ratio": 0.0}, retry=STEADY), world.script(world.status(500))
+    provider, call = world.provider(budget=NO_INCOME, retry=STEADY), world.script(world.status(500))
+    await world.warm(provider, warm=warm)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(provider.execute, call)
         await anyio.sleep(0.25)
@@ -364,7 +366,7 @@ async def test_cancelled_in_its_pause(world) -> None:
 
 async def test_refused_after_its_pause(world) -> None:
     """A retry that is refused when its time comes is given back as well."""
-    provider, call = world.provider(budget={"ratio": 0.0}, retry=STEADY), world.script(world.status(500))
+    provider, call = world.provider(budget=NO_INCOME, retry=STEADY), world.script(world.status(500))
 
     async def open_meanwhile() -> None:
         await anyio.sleep(0.5)
