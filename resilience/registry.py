@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeAlias, final
 from weakref import WeakSet
 
 from resilience.common import Common, Tools
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from resilience.provider import ResilientProvider
 
 _log = logging.getLogger("resilience.registry")
+
+Key: TypeAlias = str | tuple[str, str]
 
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -73,7 +75,7 @@ class ProviderRegistry:
             )
         self.settings = settings
         self.bus = EventBus(process_bus)
-        self.runtimes: dict[str, ProviderRuntime] = {}
+        self.runtimes: dict[Key, ProviderRuntime] = {}
         self._commons: dict[str, Common] = {}
         self._lock = threading.Lock()
         self._warned = False
@@ -92,7 +94,8 @@ class ProviderRegistry:
         Raises:
             ConfigurationError: A name is not one.
         """
-        key = _checked(name, endpoint)
+        _check(name, endpoint)
+        key = name if endpoint is None else key_of(name, endpoint)
         with self._lock:
             runtime = self.runtimes.get(key)
             if runtime is None:
@@ -101,7 +104,8 @@ class ProviderRegistry:
                 common = self._commons.get(name)
                 if common is None:
                     common = self._commons[name] = Common(settings, self._tools)
-                runtime = self.runtimes[key] = ProviderRuntime(key, settings, self._tools, common)
+                full_name = name if endpoint is None else f"{name}/{endpoint}"
+                runtime = self.runtimes[key] = ProviderRuntime(full_name, settings, self._tools, common)
             return runtime
 
     def provider(self, name: str, *, endpoint: str | None = None) -> ResilientProvider:
@@ -129,41 +133,44 @@ class ProviderRegistry:
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that are known, endpoints included as ``name/endpoint``."""
-        return iter(tuple(self.runtimes))
+        return iter([runtime.name for runtime in tuple(self.runtimes.values())])
 
     def __len__(self) -> int:
         """Return how many providers are known, endpoints counted."""
         return len(self.runtimes)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a provider of that name is known."""
-        return name in self.runtimes
+        """Whether a provider of that name is known, ``name/endpoint`` for an endpoint."""
+        key = tuple(name.split("/", 1)) if isinstance(name, str) and "/" in name else name
+        return key in self.runtimes
 
     def __repr__(self) -> str:
         busy = sum(not runtime.idle for runtime in tuple(self.runtimes.values()))
         return f"<ProviderRegistry {len(self)} of at most {self.settings.max_providers} providers, {busy} busy>"
 
     def _make_room(self) -> None:
-        """Forget one idle provider if the registry is full. Called under the lock."""
-        if len(self.runtimes) < self.settings.max_providers:
-            return
-        victim = self._least_used()
-        if victim is None:
-            if not self._warned:
-                self._warned = True
-                _log.warning(
-                    "all %d providers are busy: the registry grows beyond its bound. Are names made from request data?",
-                    len(self.runtimes),
-                    extra={"component": "registry"},
-                )
-            return
-        runtime = self.runtimes.pop(victim)
-        name, _, endpoint = victim.partition("/")
-        runtime.retire(partial(self.runtime, name, endpoint or None))
-        if not runtime.common.members:
-            del self._commons[name]
+        """Forget idle providers until there is room for one more, as far as possible. Called under the lock."""
+        while len(self.runtimes) >= self.settings.max_providers:
+            victim = self._least_used()
+            if victim is None:
+                self._warn()
+                return
+            name, endpoint = (victim, None) if isinstance(victim, str) else victim
+            runtime = self.runtimes.pop(victim)
+            runtime.retire(partial(self.runtime, name, endpoint))
+            if not runtime.common.members:
+                del self._commons[name]
 
-    def _least_used(self) -> str | None:
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "all %d providers are busy: the registry grows beyond its bound. Are names made from request data?",
+                len(self.runtimes),
+                extra={"component": "registry"},
+            )
+
+    def _least_used(self) -> Key | None:
         """
         Return the idle provider to forget.
 
@@ -174,32 +181,29 @@ class ProviderRegistry:
         for key, runtime in tuple(self.runtimes.items()):
             if not runtime.idle:
                 continue
-            calls = runtime.counts().calls
-            if calls == runtime.swept:
+            used = runtime.used
+            if used == runtime.swept:
                 return key
             fallback = fallback if fallback is not None else key
-            runtime.swept = calls
+            runtime.swept = used
             self.runtimes[key] = self.runtimes.pop(key)
         return fallback
 
 
-def key_of(name: str, endpoint: str) -> str:
-    """Return the key under which an endpoint of a provider is known."""
-    return f"{name}/{endpoint}"
+def key_of(name: str, endpoint: str) -> Key:
+    """Return the key under which an endpoint of a provider is known. No name of a provider can look like it."""
+    return name, endpoint
 
 
-def _checked(name: str, endpoint: str | None) -> str:
+def _check(name: str, endpoint: str | None) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"{name!r} is no provider name: use {_suggestion(name)}, from a-z, 0-9, '_', '.' and '-'"
         )
-    if endpoint is None:
-        return name
-    if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
+    if endpoint is not None and not (isinstance(endpoint, str) and _ENDPOINT.fullmatch(endpoint)):
         raise ConfigurationError(
             f"{endpoint!r} is no endpoint name: use letters, digits, '_', '.', ':' and '-', such as 'eu-west-1'"
         )
-    return key_of(name, endpoint)
 
 
 def _suggestion(name: object) -> str:
@@ -207,7 +211,7 @@ def _suggestion(name: object) -> str:
     return repr(cleaned or "openai")
 
 
-known: dict[str, ProviderRuntime] = {}
+known: dict[Key, ProviderRuntime] = {}
 """The runtimes of the process's registry, by name. One dict for ever, so that a new handle finds it at once."""
 
 _default: ProviderRegistry | None = None

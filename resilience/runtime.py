@@ -322,6 +322,14 @@ class ProviderRuntime:
         closed = self.breaker.state in (CircuitState.CLOSED, CircuitState.DISABLED)
         return closed and not self.common.gate_left(self.clock()) and not self.in_flight
 
+    @property
+    def used(self) -> int:
+        """A number that moves with each attempt, to tell whether there were any."""
+        circuit = self.breaker.circuit
+        with self.common.lock:
+            self.absorb()
+            return circuit.successes + circuit.failures + circuit.ignored
+
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
         with self.common.lock:
