@@ -151,7 +151,10 @@ class Call:
         """
         answer = await self._admitted()
         if isinstance(answer, CallRejected):
-            raise self._refused(answer)
+            try:
+                raise self._refused(answer)
+            finally:
+                del answer  # it holds this frame
         self._permit = answer
         self._charge = None  # the retry leaves: what it cost stays spent
         if not self.attempt:
@@ -293,8 +296,9 @@ class Call:
 
     def _was_retried_inside(self, error: BaseException, began: float) -> bool:
         """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
-        standing_for = error.__cause__ if isinstance(error, ProviderError) else None
-        mark = vars(standing_for or error).get(_MARK)  # not getattr: an error may answer to every name
+        if isinstance(error, ProviderError) and error.__cause__ is not None:
+            error = error.__cause__
+        mark = vars(error).get(_MARK)  # not getattr: an error may answer to every name
         return mark is not None and mark[:2] == (self.runtime.name, id(self._task)) and mark[2] > began
 
     def _schedule(self, failure: Failure, now: float) -> Reason | None:
@@ -336,6 +340,9 @@ class Call:
 
     async def pause(self) -> None:
         """Sleep until the next attempt, and renew credentials if they were refused."""
+        ticket = object()  # not the call itself: that would keep its task alive
+        waiting = self.runtime.waiting
+        waiting.add(ticket)
         try:
             refresh = self.plan.refresh
             if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
@@ -345,6 +352,8 @@ class Call:
         except BaseException:
             self.charge_back()
             raise
+        finally:
+            waiting.discard(ticket)
 
     def charge_back(self) -> None:
         """Give back what a retry cost that will not leave."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, TypeGuard, TypeVar, cast, final
 
 from resilience._core.words import Reason
 from resilience.classify import failure_of
@@ -10,6 +10,11 @@ from resilience.errors import CallRejected
 from resilience.failure import Failure
 
 T = TypeVar("T")
+
+
+def was_refused(error: Exception | None) -> TypeGuard[CallRejected]:
+    """Whether *error* is our refusal of a call. One whose own function was refused elsewhere has left, and failed."""
+    return isinstance(error, CallRejected) and failure_of(error) is None
 
 
 @final
@@ -37,13 +42,12 @@ class Outcome(Generic[T]):
     @property
     def rejected(self) -> bool:
         """Whether we refused the call before it left."""
-        # A call whose own function was refused elsewhere has left, and failed: then the error has a failure.
-        return isinstance(self.error, CallRejected) and failure_of(self.error) is None
+        return was_refused(self.error)
 
     @property
     def reason(self) -> Reason | None:
         """Why it was refused; None if it was not."""
-        return self.error.reason if isinstance(self.error, CallRejected) and self.rejected else None
+        return self.error.reason if was_refused(self.error) else None
 
     @property
     def failure(self) -> Failure | None:

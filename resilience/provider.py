@@ -22,7 +22,7 @@ from resilience.errors import CallTimeout, ConfigurationError
 from resilience.events import Event, Listener
 from resilience.lane import Lane, get_ident, task_of
 from resilience.options import Options, View
-from resilience.outcome import Outcome
+from resilience.outcome import Outcome, was_refused
 from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
@@ -127,10 +127,9 @@ class ResilientProvider:
         try:
             return Outcome(await self.execute(func, *args, **kwargs))
         except Exception as error:
-            outcome: Outcome[T] = Outcome(None, error)
-            if outcome.rejected:
+            if was_refused(error):
                 error.__traceback__ = None  # nobody's frames but ours
-            return outcome
+            return Outcome(None, error)
 
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """
