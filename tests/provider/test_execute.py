@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +26,7 @@ from resilience import (
     Settings,
     failure_of,
 )
-from resilience.errors import CircuitOpen
+from resilience.errors import CircuitOpen, ResilienceError
 
 pytestmark = pytest.mark.anyio
 
@@ -478,3 +480,81 @@ async def test_switched_off_for_one(world) -> None:
     other = ProviderRegistry(settings, clock=anyio.current_time).provider("other")
     call = world.script(ConnectionResetError, "stored")
     assert await other.execute(call) == "stored"
+
+
+# -- what stays behind -----------------------------------------------------------------------------------------------
+
+
+class Gone(ConnectionError):
+    pass
+
+
+async def fail() -> None:
+    await anyio.lowlevel.checkpoint()
+    raise Gone
+
+
+async def run_block(provider: Any) -> None:
+    async for attempt in provider.attempts():
+        async with attempt:
+            await fail()
+
+
+async def leave_block(provider: Any) -> None:
+    async for attempt in provider.attempts():
+        async with attempt:
+            await fail()
+        break
+
+
+async def open_meanwhile(provider: Any) -> None:
+    async def open_later() -> None:
+        await anyio.sleep(0.5)
+        provider.breaker.open()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(open_later)
+        await provider.try_execute(fail)
+    await provider.execute(fail)
+
+
+async def open_circuit(provider: Any) -> None:
+    await provider.with_options(retry=RetrySettings(max_attempts=5)).try_execute(fail)
+    await provider.execute(fail)
+
+
+WAYS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "retried": lambda provider: provider.execute(fail),
+    "once": lambda provider: provider.with_options(retry=False).execute(fail),
+    "timeout": lambda provider: provider.execute(anyio.sleep, 60),
+    "timeout of its own": lambda provider: provider.with_options(attempt_timeout=1).execute(anyio.sleep, 60),
+    "nested": lambda provider: provider.execute(provider.execute, fail),
+    "outcome": lambda provider: provider.try_execute(fail),
+    "block": run_block,
+    "block that is left": leave_block,
+    "refused by hand": open_meanwhile,
+    "refused": open_circuit,
+}
+
+
+@WARM
+@pytest.mark.parametrize("errors", ["native", "standard"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_errors_are_freed_at_once(world, way: str, warm: bool, errors: str) -> None:
+    """An error is free as soon as its caller is done with it: no cycle holds it and the frames that it went through."""
+    provider = world.provider(timeout={"attempt": 5.0}, errors=errors, retry=STEADY)
+    await world.warm(provider, warm=warm)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with suppress(Exception):
+            await WAYS[way](provider)
+        world.events.clear()
+        gc.collect()
+        left = [thing for thing in gc.garbage if isinstance(thing, Gone | ResilienceError)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
