@@ -121,6 +121,7 @@ class TestCodes:
         [
             {"error": {"message": "m", "type": "insufficient_quota", "code": "insufficient_quota"}},
             {"error": {"message": "m", "code": "billing_hard_limit_reached"}},
+            {"code": "billing_not_active"},
             {"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}},
         ],
     )  # fmt: skip
