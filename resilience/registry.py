@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias, final
 from weakref import WeakSet
 
@@ -44,8 +45,8 @@ class ProviderRegistry:
     Holds one runtime for each provider name.
 
     The number of providers is bounded: beyond ``settings.max_providers`` idle ones are forgotten, the longest unused
-    first. One with an open circuit, a closed gate or calls in flight is never forgotten; if all are busy the bound
-    gives way.
+    first, and at last those whose open time is over while nobody comes to probe. One with an open circuit, a closed
+    gate or a call under way is never forgotten; if all are busy the bound gives way.
 
     Args:
         settings: What holds for which provider. Default: `Settings()`.
@@ -187,7 +188,12 @@ class ProviderRegistry:
             fallback = fallback if fallback is not None else key
             runtime.swept = used
             self.runtimes[key] = self.runtimes.pop(key)
-        return fallback
+        return fallback if fallback is not None else self._abandoned()
+
+    def _abandoned(self) -> Key | None:
+        """Return the provider whose open time is over for longest while nobody came to probe it."""
+        found = [(one.breaker.circuit.until, key) for key, one in tuple(self.runtimes.items()) if one.abandoned]
+        return min(found, key=itemgetter(0))[1] if found else None
 
 
 def key_of(name: str, endpoint: str) -> Key:

@@ -29,6 +29,7 @@ from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
 from resilience.lane import Lane, get_ident
 from resilience.plan import Plan, PlanOptions
+from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
@@ -89,6 +90,7 @@ class ProviderRuntime:
         "successor",
         "swept",
         "timeouts",
+        "waiting",
         "wall_clock",
     )
 
@@ -105,6 +107,7 @@ class ProviderRuntime:
         self.lanes: dict[tuple[object, float], Lane] = {}
         self.lane = NO_LANE
         self.probing: set[object] = set()
+        self.waiting: set[object] = set()
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
         self.refused_until = -math.inf
@@ -318,9 +321,19 @@ class ProviderRuntime:
 
     @property
     def idle(self) -> bool:
-        """Whether forgetting this provider would lose nothing: circuit closed, gate open, nothing in flight."""
-        closed = self.breaker.state in (CircuitState.CLOSED, CircuitState.DISABLED)
-        return closed and not self.common.gate_left(self.clock()) and not self.in_flight
+        """Whether forgetting this provider would lose nothing: circuit as when new, gate open, no call under way."""
+        return self.breaker.state is initial_state(self.settings.breaker) and self._quiet
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its circuit could be half-open or has been for a while, and nobody comes to probe."""
+        circuit = self.breaker.circuit
+        open_time_over = circuit.state is CircuitState.OPEN and circuit.until <= self.clock()
+        return (open_time_over or circuit.state is CircuitState.HALF_OPEN) and self._quiet
+
+    @property
+    def _quiet(self) -> bool:
+        return not (self.common.gate_left(self.clock()) or self.in_flight or self.waiting)
 
     @property
     def used(self) -> int:
@@ -358,6 +371,7 @@ class ProviderRuntime:
         self.lanes = {}
         self.lane = NO_LANE
         self.probing = set()
+        self.waiting = set()
         self._zero()
         self.plan = self.plan_for("")
         self.breaker.start_anew()
