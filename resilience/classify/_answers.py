@@ -18,13 +18,13 @@ from typing import NamedTuple, cast
 from resilience.classify import _hints
 from resilience.classify._codes import END_OF_ERRORS, FIRST_ERROR, of_code, of_grpc, of_sqlstate, of_status
 from resilience.classify._finding import Finding
-from resilience.classify._foreign import called, each, mapping, name_of, root_of, safely, whole
+from resilience.classify._foreign import called, each, is_bare, mapping, name_of, root_of, safely, whole
 from resilience.classify._texts import obstore_answer, xml_code
 from resilience.failure import Category, Failure
 
 _LONGEST_CODE = 64
 _LONGEST_BODY = 65_536
-_CODE_MARKS = frozenset("_-.:/")
+_CODE_MARKS = frozenset("_-.")
 _SQLSTATE_LENGTH = 5
 _CONTENT_HOLDERS = {"httpx": "content", "httpx2": "content", "requests": "_content"}
 
@@ -53,7 +53,7 @@ def of_answer(thing: object, now: float | None) -> Failure | None:
 
 def facts_of(thing: object) -> tuple[int | None, str | None]:
     """The status and the code of something that they do not explain."""
-    answer = _read(thing)
+    answer = _Answer() if is_bare(thing) else _read(thing)
     return answer.status, answer.codes[0] if answer.codes else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from resilience.classify import _hints
 from resilience.classify._answers import facts_of, of_answer
 from resilience.classify._finding import CALLERS_BUG, Finding
-from resilience.classify._foreign import members, name_of, root_of, safely
+from resilience.classify._foreign import is_bare, members, name_of, root_of, safely
 from resilience.classify._libraries import of_class
 from resilience.classify._roots import of_root
 from resilience.classify._texts import of_text, of_value_error
@@ -26,7 +26,7 @@ _TIMED_OUT = Finding(FailureKind.TIMEOUT, delivery=Delivery.MAYBE)
 _MISCONFIGURED = Finding(FailureKind.CONFIGURATION_ERROR, delivery=Delivery.UNSENT)
 _NO_ERROR = Finding(FailureKind.UNKNOWN_ERROR, Category.FATAL, Delivery.PROCESSED, Verdict.SUCCESS)
 
-# Bugs whoever derives from them; the last two are so popular as bases for libraries' errors that only they
+# Bugs, whoever derives from them; the second lot are so popular as bases for libraries' errors that only they
 # themselves count.
 _BUGS = (
     TypeError, AttributeError, NameError, AssertionError, NotImplementedError, ImportError, SyntaxError, RecursionError,
@@ -48,6 +48,8 @@ def of_error(error: BaseException, now: float | None, depth: int = 0) -> Failure
     error = _unwrapped(error)
     if not isinstance(error, Exception):
         return _CANCELLED.failure(name_of(error))
+    if isinstance(error, ProviderError) and (failure := _of_ours(error)) is not None:
+        return failure  # it names the error that it stands for
     failure = _walk(error, now, depth) or _of_itself(error)
     if failure.retry_after is None and (pause := _hints.seconds(safely(error, "retry_after"))) is not None:
         failure = replace(failure, retry_after=pause)
@@ -117,7 +119,10 @@ def _settle(failure: Failure, error: Exception, delivery: Delivery | None, *, su
     delivery = delivery or failure.delivery
     if not sure and delivery is Delivery.UNSENT:
         delivery = Delivery.MAYBE
-    return replace(failure, error_type=name_of(error), delivery=delivery)
+    name = name_of(error)
+    if failure.delivery is delivery and failure.error_type == name:
+        return failure
+    return replace(failure, error_type=name, delivery=delivery)
 
 
 def _inner(link: BaseException) -> tuple[BaseException | None, bool]:
@@ -134,14 +139,22 @@ def _read(link: BaseException, now: float | None, depth: int, *, whole: bool) ->
     """What this one link tells; only of the network unless it is to be believed as a *whole*."""
     if several := members(link):
         return _combined(several, now, depth) if depth < _DEEPEST_GROUP else None
-    if whole and (failure := _of_ours(link) or of_answer(link, now)) is not None:
-        return failure
-    for cls in type(link).__mro__:
-        root, name = root_of(cls), cls.__name__
-        finding = of_text(root, name, link) or of_class(root, name)
-        if finding is not None:
+    if not is_bare(link):
+        if whole and (failure := _of_ours(link) or of_answer(link, now)) is not None:
+            return failure
+        if (finding := _of_classes(link)) is not None:
             return finding
     return of_root(link) if isinstance(link, OSError) else None
+
+
+def _of_classes(link: BaseException) -> Finding | None:
+    """What the nearest class tells that anybody knows."""
+    for cls in type(link).__mro__:
+        if (root := root_of(cls)) != "builtins":
+            finding = of_text(root, cls.__name__, link) or of_class(root, cls.__name__)
+            if finding is not None:
+                return finding
+    return None
 
 
 def _of_ours(error: BaseException) -> Failure | None:

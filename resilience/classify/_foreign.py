@@ -37,6 +37,11 @@ def each(value: object) -> Iterable[object]:
     return cast("Iterable[object]", value) if isinstance(value, Iterable) else ()
 
 
+def is_bare(thing: object) -> bool:
+    """Whether *thing* is one of Python's own exceptions to which nothing was added: it can hold no answer."""
+    return type(thing).__module__ == "builtins" and not getattr(thing, "__dict__", None)
+
+
 def members(error: BaseException) -> tuple[BaseException, ...]:
     """The errors in a group; none of a plain error."""
     return cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
@@ -65,4 +70,4 @@ def name_of(thing: object) -> str:
     """The class of *thing* as people call it: ``"httpx.ConnectError"``, ``"ValueError"``."""
     cls = type(thing)
     root = root_of(cls)
-    return cls.__qualname__ if root in {"", "builtins"} else f"{root}.{cls.__qualname__}"
+    return cls.__name__ if root in {"", "builtins"} else f"{root}.{cls.__name__}"

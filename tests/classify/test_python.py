@@ -1,4 +1,4 @@
-"""Python's own errors: the standard library's, the caller's bugs, cancellations, groups and chains."""
+"""Python's own errors: the standard library's, the caller's bugs, and cancellations."""
 
 from __future__ import annotations
 

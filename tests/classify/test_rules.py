@@ -114,8 +114,11 @@ class TestOurOwnErrors:
 
     def test_standard_error(self) -> None:
         """A ProviderError says what it was made of."""
-        assert classify(ProviderError(FAILURE)).kind is FailureKind.OVERLOADED
-        assert classify(ProviderError(FAILURE)).retry_after == 2.0
+        assert classify(ProviderError(FAILURE)) == FAILURE
+        wrapped = RuntimeError()
+        wrapped.__cause__ = ProviderError(FAILURE)
+        assert classify(wrapped).kind is FailureKind.OVERLOADED
+        assert classify(wrapped).retry_after == 2.0
 
     def test_settings(self, told: Told) -> None:
         """Refused settings are a mistake in the settings."""
