@@ -28,6 +28,15 @@ from resilience import (
 from resilience.errors import CircuitOpen, ResilienceError
 from resilience.testing import VirtualTimeLoop
 
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """A log that is captured keeps each error's traceback."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 TWICE = RetrySettings(max_attempts=2, base_delay=0.01)
 
 
@@ -312,15 +321,6 @@ async def by_a_nested_call(one: ResilientProvider, func: Callable[[], Awaitable[
     await one.execute(one.execute, func)
 
 
-@pytest.fixture
-def no_log() -> Iterator[None]:
-    """A log that is captured keeps each error's traceback."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("no_log")
 @pytest.mark.parametrize(
     "way, tries",
     [(by_execute, 2), (by_execute_without_retry, 1), (by_try_execute, 2), (by_attempts, 2), (by_a_nested_call, 2)],
