@@ -369,7 +369,7 @@ class Call:
         now = runtime.clock()
         if reason is not Reason.ALREADY_RETRIED:  # then the inner call has left better
             attach(error, failure)
-            annotate(error, f"{runtime.name}: {attempts_note(failure, self.attempt, reason)}")
+            annotate(error, runtime.name, attempts_note(failure, self.attempt, reason))
             leave(error, _MARK, (runtime.name, id(self._task), now))
         runtime.exhausted += failure.retryable
         self._failure = failure

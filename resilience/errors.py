@@ -166,16 +166,18 @@ class DeadlineExceeded(CallRejected, TimeoutError):
 _NOTE = "resilience: "
 
 
-def annotate(error: BaseException, text: str) -> None:
+def annotate(error: BaseException, name: str, text: str) -> None:
     """
-    Leave *text* as a note on *error*, in place of a note that an earlier call left there.
+    Leave *text* of the provider *name* as a note on *error*, in place of what an earlier call of it left there.
 
-    A function that raises one stored instance again and again must not make it grow.
+    A function that raises one stored instance again and again must not make it grow; nested calls of different
+    providers have each their own to say.
     """
+    mine = f"{_NOTE}{name}: "
     notes = vars(error).get("__notes__", [])
     if isinstance(notes, list):  # else it is something of the error's own
-        kept = [note for note in notes if not (isinstance(note, str) and note.startswith(_NOTE))]
-        leave(error, "__notes__", [*kept, _NOTE + text])
+        kept = [note for note in notes if not (isinstance(note, str) and note.startswith(mine))]
+        leave(error, "__notes__", [*kept, mine + text])
 
 
 def leave(error: BaseException, name: str, value: object) -> None:

@@ -246,7 +246,7 @@ class RetryHandler:
             )
             return decision.delay
         self.exhausted += failure.retryable
-        annotate(error, f"{self.name}: {attempts_note(failure, attempt, decision.reason)}")
+        annotate(error, self.name, attempts_note(failure, attempt, decision.reason))
         self.bus.emit(
             CallFailed(
                 provider=self.name,
