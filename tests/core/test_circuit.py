@@ -469,6 +469,7 @@ def test_a_success_may_be_counted_without_asking_only_when_no_order_matters(rule
 
 EVIDENCE = [
     (Evidence("in_a_row", bad=5), "5 failures in a row"),
+    (Evidence("in_a_row", bad=1), "1 failure in a row"),
     (Evidence("in_a_row", bad=2, kind="dns_error"), "2 dns_error failures in a row"),
     (
         Evidence("failure_rate", bad=57, calls=100, span="30 s", threshold=0.5),
@@ -484,6 +485,7 @@ EVIDENCE = [
     (Evidence("probes_succeeded", bad=2, calls=2), "2 of 2 probes succeeded"),
     (Evidence("open_time_over"), "open time is over"),
     (Evidence("by_hand"), "by hand"),
+    (Evidence("by_settings"), "by the settings"),
     (Evidence("restored"), "restored from a snapshot"),
     (Evidence(""), ""),
 ]

@@ -301,7 +301,7 @@ async def test_kinds_have_thresholds_of_their_own(clock: Callable[[], float]) ->
     assert breaker.state is CircuitState.CLOSED
     with pytest.raises(TimeoutError):
         await breaker.call(time_out)
-    assert breaker.snapshot().evidence == "1 timeout failures in a row"
+    assert breaker.snapshot().evidence == "1 timeout failure in a row"
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,18 @@ from functools import cache
 from typing import Any
 
 import pytest
+
+from resilience import (
+    BreakerSettings,
+    CircuitBreaker,
+    ProviderRegistry,
+    ProviderSettings,
+    RetrySettings,
+    Settings,
+    runtime,
+)
+from resilience import registry as registry_module
+from resilience.policies import circuit_breaker as policy
 
 # One process runs all scenes, so that the package is loaded once: each scene forks, and says what both sides saw.
 STAGE = textwrap.dedent(
@@ -289,3 +302,27 @@ def test_a_fork_in_the_middle_of_a_call() -> None:
 def test_worker_processes_have_a_state_each() -> None:
     """Three workers forked by multiprocessing count and open on their own, on the registry from the environment."""
     assert played()["worker_processes"] == {"workers": [["open", 5]] * 3, "codes": [0] * 3, "parent": 5}
+
+
+def test_starting_anew_in_place() -> None:
+    """What a child does first: everything in this process is as new, whatever state it is in."""
+    settings = ProviderSettings(breaker=BreakerSettings(failure_threshold=1), retry=RetrySettings(enabled=False))
+    registry, alone = ProviderRegistry(Settings(defaults=settings)), CircuitBreaker("alone")
+    one = registry.provider("s3")
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    asyncio.run(one.try_execute(fail))
+    alone.open()
+    locks = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
+    for start_anew in (
+        runtime._start_anew_after_fork,
+        registry_module._unlock_after_fork,
+        policy._start_anew_after_fork,
+    ):
+        start_anew()
+    assert (one.breaker.state, alone.state, one.snapshot().calls) == ("closed", "closed", 0)
+    after = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
+    assert not any(lock is before for lock, before in zip(after, locks, strict=True))
+    assert one.breaker.lock is registry.runtime("s3").common.lock
