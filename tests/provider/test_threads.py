@@ -39,7 +39,7 @@ NEVER_OPENS = BreakerSettings(failure_threshold=None, failure_rate=None, slow_ra
 both_mixes = pytest.mark.parametrize("backends", [FOUR, MIXED], ids=["asyncio", "mixed"])
 
 
-SHARED_STATE = ("circuit.py", "window.py", "circuit_breaker.py", "runtime.py", "common.py")
+SHARED_STATE = ("circuit.py", "window.py", "circuit_breaker.py", "runtime.py", "common.py", "registry.py")
 
 
 def stumble(frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
@@ -180,6 +180,25 @@ def test_a_breaker_of_its_own_counts_exactly_too() -> None:
     in_threads(FOUR, main)
     circuit = breaker.circuit
     assert (circuit.successes, circuit.failures, circuit.ignored) == (1600, 800, 0)
+
+
+def test_names_may_come_and_go_in_all_threads() -> None:
+    """Four threads make and forget the same providers: the bound holds, and handles find each other's state."""
+    defaults = ProviderSettings(breaker=BreakerSettings(failure_threshold=1), retry=RetrySettings(enabled=False))
+    registry = ProviderRegistry(Settings(defaults=defaults, max_providers=8))
+    old = [registry.provider("old") for _ in range(4)]
+
+    async def main(number: int) -> None:
+        for turn in range(60):
+            name, endpoint = f"name{turn % 13}", (None, "eu")[turn % 2]
+            await registry.provider(name, endpoint=endpoint).execute(ok)
+            await old[number].execute(ok)
+
+    in_threads(FOUR, main)
+    assert len(registry) == 8
+    assert {runtime.common for runtime in registry.runtimes.values()} == set(registry._commons.values())
+    old[0].breaker.open()
+    assert {handle.breaker.state for handle in old} == {CircuitState.FORCED_OPEN}
 
 
 # -- transitions -------------------------------------------------------------------------------------------------------
