@@ -156,17 +156,19 @@ class EventBus:
     asked for costs one test.
     """
 
-    __slots__ = ("__weakref__", "_children", "_own", "_parent", "_routes", "hears_rejections")
+    __slots__ = ("__weakref__", "_children", "_own", "_parent", "_rerouted", "_routes", "hears_rejections")
 
-    def __init__(self, parent: EventBus | None = None) -> None:
+    def __init__(self, parent: EventBus | None = None, *, rerouted: Callable[[], None] | None = None) -> None:
         self._own: tuple[_Subscription, ...] = ()
         self._parent = parent
+        self._rerouted: Callable[[], None] | None = None
         self._children: WeakSet[EventBus] | None = None  # most buses are leaves
         self._routes: tuple[_Subscription, ...] = ()
         self.hears_rejections = False
         if parent is not None:
             parent._adopt(self)
         self._reroute()
+        self._rerouted = rerouted
 
     def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
         """
@@ -218,6 +220,8 @@ class EventBus:
     def _reroute(self) -> None:
         self._routes = self._own if self._parent is None else self._own + self._parent._routes
         self.hears_rejections = self.hears(CallWasRejected)
+        if self._rerouted is not None:
+            self._rerouted()
         for child in tuple(self._children or ()):
             child._reroute()
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeGuard, TypeVar, cast, final
+from typing import Generic, TypeVar, cast, final
 
 from resilience._core.words import Reason
 from resilience.classify import failure_of
-from resilience.errors import CallRejected
+from resilience.errors import CallRejected, CircuitOpen
 from resilience.failure import Failure
 
 T = TypeVar("T")
-
-
-def was_refused(error: Exception | None) -> TypeGuard[CallRejected]:
-    """Whether *error* is our refusal of a call. One whose own function was refused elsewhere has left, and failed."""
-    return isinstance(error, CallRejected) and failure_of(error) is None
 
 
 @final
@@ -24,41 +19,53 @@ class Outcome(Generic[T]):
 
     Attributes:
         value: What the function returned; None unless `ok`.
-        error: What it raised, or the rejection, which then has no traceback; None if `ok`.
+        rejected: Whether we refused the call before it left.
     """
 
     __match_args__ = ("value", "error")
-    __slots__ = ("error", "value")
+    __slots__ = ("_error", "_facts", "rejected", "value")
 
-    def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
+    def __init__(
+        self, value: T | None = None, error: Exception | None = None, facts: tuple[object, ...] | None = None
+    ) -> None:
         self.value = value
-        self.error = error
+        self._error = error
+        # An open circuit is the cheap path of a sick system: its exception is made when somebody wants to see it.
+        self._facts = facts
+        # A call whose own function was refused elsewhere has left, and failed: then the error has a failure.
+        self.rejected = facts is not None or (isinstance(error, CallRejected) and failure_of(error) is None)
+        if self.rejected and error is not None:
+            error.__traceback__ = None  # nobody's frames but ours
 
     @property
     def ok(self) -> bool:
         """Whether the call returned a value."""
-        return self.error is None
+        return self._error is None and self._facts is None
 
     @property
-    def rejected(self) -> bool:
-        """Whether we refused the call before it left."""
-        return was_refused(self.error)
+    def error(self) -> Exception | None:
+        """What the function raised, or the rejection, which then has no traceback; None if `ok`."""
+        if self._error is None and self._facts is not None:
+            self._error = CircuitOpen(*self._facts)
+        return self._error
 
     @property
     def reason(self) -> Reason | None:
         """Why it was refused; None if it was not."""
-        return self.error.reason if was_refused(self.error) else None
+        error = self.error
+        return error.reason if self.rejected and isinstance(error, CallRejected) else None
 
     @property
     def failure(self) -> Failure | None:
         """The classified error of the provider; None if it succeeded or was refused."""
-        return failure_of(self.error) if self.error is not None else None
+        return failure_of(self._error) if self._error is not None else None
 
     @property
     def retry_after(self) -> float | None:
         """In how many seconds a new call makes sense, as far as anybody knows."""
-        if isinstance(self.error, CallRejected):
-            return self.error.retry_after
+        error = self.error
+        if isinstance(error, CallRejected):
+            return error.retry_after
         return self.failure.retry_after if self.failure is not None else None
 
     def unwrap(self) -> T:

@@ -11,24 +11,24 @@ from __future__ import annotations
 from asyncio import CancelledError, Task
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, final
+from typing import Any, NoReturn, ParamSpec, TypeVar, final
 
 from resilience._core.states import Period, Permit
 from resilience._core.words import UNSET, Unset, Verdict
 from resilience.attempts import Attempts
 from resilience.call import Call
 from resilience.classify import Rule
-from resilience.errors import CallTimeout, ConfigurationError
+from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
 from resilience.events import Event, Listener
 from resilience.lane import Lane, get_ident, task_of
 from resilience.options import Options, View
-from resilience.outcome import Outcome, was_refused
+from resilience.outcome import Outcome
 from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
-from resilience.runtime import NO_LANE, ProviderRuntime
+from resilience.runtime import CIRCUIT_OPEN, NO_LANE, ProviderRuntime
 from resilience.settings import RetrySettings
 
 P = ParamSpec("P")
@@ -54,19 +54,28 @@ class ResilientProvider:
 
     __slots__ = ("_lane", "_runtime", "_view")
 
-    def __init__(self, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None) -> None:
+    _lane: Lane
+    _runtime: ProviderRuntime
+    _view: View | None
+
+    def __new__(
+        cls, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None
+    ) -> ResilientProvider:
+        """Return the provider's handle."""
+        # A handle has no state of its own, so one serves all who ask for it: asking again costs a look-up.
         try:
             runtimes = known if registry is None else registry.runtimes
-            runtime = runtimes[name if endpoint is None else key_of(name, endpoint)]
+            return runtimes[name if endpoint is None else key_of(name, endpoint)].handle  # type: ignore[no-any-return]
         except (KeyError, TypeError, AttributeError):  # new, or not what it should be
             runtime = _runtime_of(name, endpoint, registry)
-        self._runtime = runtime
-        self._lane = runtime.lane
-        self._view: View | None = None
+        runtime.handle = handle = _handle(runtime, None)
+        return handle
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
-    async def execute(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def execute(  # noqa: C901 - one frame: a helper of any kind would cost every call a fifth more
+        self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """
         Await ``func(*args, **kwargs)`` under the provider's breaker, retries, deadlines and gate.
 
@@ -88,30 +97,37 @@ class ResilientProvider:
         period = lane.door
         if period is None:
             runtime = self._runtime
-            if runtime.refused_until > (now := runtime.clock()):
-                raise runtime.rejection(now, self._view)  # a name of its own would be a cycle through this frame
+            if (left := runtime.refused_until - runtime.clock()) > 0:
+                runtime.rejected += 1
+                raise CircuitOpen(runtime.name, CIRCUIT_OPEN, left, runtime.refused_because)
             return await self._look_closer(func, args, kwargs)
-        if get_ident() != lane.thread or (task := task_of(lane.loop)) is None or task in lane.live:
+        if get_ident() != lane.thread or (task := task_of(lane.loop)) is None:
             return await self._look_closer(func, args, kwargs)
         live = lane.live
-        live[task] = began = lane.clock()
+        if task in live:  # a call inside a call
+            return await self._look_closer(func, args, kwargs)
+        clock = lane.clock
+        live[task] = began = clock()
         if lane.timer is None:
             lane.arm(began)
         cancelling = task.cancelling()
         try:
-            result = await (func(*args, **kwargs) if kwargs else func(*args))  # type: ignore[call-arg]
+            if kwargs:
+                result = await func(*args, **kwargs)
+            else:
+                result = await func(*args)  # type: ignore[call-arg]  # an empty dict of keywords costs too
         except BaseException as error:
             expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
             call = self._failed(error, func, lane=lane, period=period, began=began, expired=expired)
             if call is None:
                 raise
         else:
-            now = lane.clock()
+            now = clock()
             mark = live.pop(task)
             if mark is began and lane.door is period and now < lane.turn_at and now - began < lane.slow_after:
                 lane.successes += 1
-            else:
-                self._ended(lane, task, period, began, now, late=mark is not began)
+                return result
+            self._ended(lane, task, period, began, now, late=mark is not began)
             return result
         return await call.resume(func, args, kwargs)
 
@@ -122,14 +138,13 @@ class ResilientProvider:
         Never raises, but for cancellation and its like (`BaseException`). A rejection costs no raised exception.
         """
         runtime = self._runtime
-        if runtime.refused_until > (now := runtime.clock()):
-            return Outcome(None, runtime.rejection(now, self._view))
+        if (left := runtime.refused_until - runtime.clock()) > 0:
+            runtime.rejected += 1
+            return Outcome(None, None, (runtime.name, CIRCUIT_OPEN, left, runtime.refused_because))
         try:
             return Outcome(await self.execute(func, *args, **kwargs))
         except Exception as error:
-            if was_refused(error):
-                error.__traceback__ = None  # nobody's frames but ours
-            return Outcome(None, error)
+            return Outcome(None, error)  # not by a name of its own, which would be a cycle through this frame
 
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """
@@ -200,11 +215,11 @@ class ResilientProvider:
             retry=retry,
             refresh=refresh,
         )
-        view = object.__new__(ResilientProvider)
-        view._view = View(options, options.plan(self._current()))
-        view._runtime = self._runtime
-        view._lane = NO_LANE
-        return view
+        runtime = self._current()
+        return _handle(runtime, View(options, options.plan(runtime)))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ResilientProvider lives in its process: send its name, and make a handle where it arrives")
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -313,6 +328,14 @@ class ResilientProvider:
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
         self._runtime.common.count_call()
         self._runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
+
+
+def _handle(runtime: ProviderRuntime, view: View | None) -> ResilientProvider:
+    handle = object.__new__(ResilientProvider)
+    handle._runtime = runtime
+    handle._lane = NO_LANE
+    handle._view = view
+    return handle
 
 
 def _runtime_of(name: str, endpoint: str | None, registry: ProviderRegistry | None) -> ProviderRuntime:

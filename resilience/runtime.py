@@ -23,7 +23,7 @@ from resilience._core.states import CircuitState, Evidence, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
 from resilience.common import Common, Tools
-from resilience.errors import CallRejected, CircuitOpen
+from resilience.errors import CallRejected
 from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
@@ -48,7 +48,7 @@ class Counts:
 
 
 # Looking up a member of an enum costs as much as making the exception it goes into.
-_CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
+CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
 
 _runtimes: WeakSet[ProviderRuntime] = WeakSet()
 
@@ -75,7 +75,7 @@ class ProviderRuntime:
         "common",
         "enabled",
         "exhausted",
-        "lane",
+        "handle",
         "lanes",
         "name",
         "plan",
@@ -94,6 +94,8 @@ class ProviderRuntime:
         "wall_clock",
     )
 
+    handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
+
     def __init__(self, name: str, settings: ProviderSettings, tools: Tools, common: Common) -> None:
         self.name = name
         self.settings = settings
@@ -102,10 +104,9 @@ class ProviderRuntime:
         self.clock = tools.clock
         self.wall_clock = tools.wall_clock
         self._rng = tools.rng
-        self.bus = EventBus(tools.bus)
+        self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
         self.rules: tuple[Rule, ...] = ()
         self.lanes: dict[tuple[object, float], Lane] = {}
-        self.lane = NO_LANE
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.successor: Callable[[], ProviderRuntime] | None = None
@@ -175,8 +176,6 @@ class ProviderRuntime:
                 lane = self.lanes.setdefault(key, Lane(self, loop, self.clock, limit=limit, slow_after=slow_after))
                 self.refresh()
         lane.thread = get_ident()  # loops can be handed from thread to thread
-        if not plan.own_limit and plan.limit == self.plan.limit and loop is not None:
-            self.lane = lane
         return lane
 
     def _drop_closed_loops(self) -> None:
@@ -200,12 +199,17 @@ class ProviderRuntime:
         usual = self.enabled and self.successor is None and not self.common.gate_was_closed
         door = circuit.door if usual else None
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
-        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow
+        # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
+        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
         self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
         for lane in self.lanes.values():
             lane.door = door
             lane.turn_at = turn_at
+
+    def _listeners_changed(self) -> None:
+        with self.common.lock:
+            self.refresh()
 
     @property
     def successes(self) -> int:
@@ -228,18 +232,6 @@ class ProviderRuntime:
         self.bus.emit(AttemptOverdue(provider=self.name, time=self.wall_clock(), overdue=seconds))
 
     # -- admission -------------------------------------------------------------------------------------------------
-
-    def rejection(self, now: float, view: tuple[object, Plan] | None) -> CallRejected:
-        """
-        Count, tell and return the refusal of a call (through *view*) while ``now < refused_until``.
-
-        The cheap answer of an open circuit, without a lock: at worst it is a moment late.
-        """
-        self.rejected += 1
-        rejection = CircuitOpen(self.name, _CIRCUIT_OPEN, self.refused_until - now, self.refused_because)
-        if self.bus.hears_rejections:
-            self.tell_rejection(rejection, view[1].operation if view is not None else "")
-        return rejection
 
     def reject(self, rejection: CallRejected, operation: str) -> CallRejected:
         """Count and tell a rejection."""
@@ -369,7 +361,6 @@ class ProviderRuntime:
         for lane in self.lanes.values():
             lane.door = None  # handles that know it look closer and find a new one
         self.lanes = {}
-        self.lane = NO_LANE
         self.probing = set()
         self.waiting = set()
         self._zero()
