@@ -48,6 +48,7 @@ class Member(Protocol):
     @property
     def successes(self) -> int:
         """How many attempts have succeeded."""
+        ...
 
 
 @final

@@ -20,7 +20,7 @@ sick system, and ``args`` alone make the exceptions pickle and copy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from resilience._core.words import Reason as Reason
 
@@ -174,9 +174,11 @@ def annotate(error: BaseException, name: str, text: str) -> None:
     providers have each their own to say.
     """
     mine = f"{_NOTE}{name}: "
-    notes = vars(error).get("__notes__", [])
+    notes: object = vars(error).get("__notes__", [])
     if isinstance(notes, list):  # else it is something of the error's own
-        kept = [note for note in notes if not (isinstance(note, str) and note.startswith(mine))]
+        kept: list[object] = [
+            note for note in cast("list[object]", notes) if not (isinstance(note, str) and note.startswith(mine))
+        ]
         leave(error, "__notes__", [*kept, mine + text])
 
 

@@ -12,7 +12,7 @@ import math
 import sys
 from asyncio import CancelledError, Task
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, final
 
 from resilience.errors import CallTimeout
 from resilience.lane import SLACK, Entry, Lane, lanes_on
@@ -85,10 +85,14 @@ def guard(
 def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> float:
     """Return the earliest moment at which an attempt that *task* is already in will be interrupted."""
     earliest = min(_outer.get(task, ()), default=math.inf)
-    if isinstance(task, Task):
+    if _is_asyncios(task):
         for lane in lanes_on(loop):
             earliest = min(earliest, lane.live.get(task, math.inf) + lane.limit)
     return earliest
+
+
+def _is_asyncios(task: object) -> TypeGuard[Task[Any]]:
+    return isinstance(task, Task)
 
 
 class _Base:
@@ -105,7 +109,7 @@ class _Base:
         self.began = began
         self.limit = limit
         self.expired = False
-        self._entry = Entry(task if isinstance(task, Task) else None, limit=limit, slow_after=slow_after)
+        self._entry = Entry(task if _is_asyncios(task) else None, limit=limit, slow_after=slow_after)
 
     def _begin(self) -> None:
         self._lane.begin(self._entry, self.began)

@@ -28,7 +28,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._core.states import Period
@@ -51,10 +51,11 @@ _GRACE: Final = 1.0
 
 # `asyncio.current_task` is Python code before 3.12 and costs as much as everything else here together. Its C
 # replacement takes the same argument and gives the same answer: the task that *loop* is running, or None.
+task_of: Callable[[AbstractEventLoop], Task[Any] | None]
 if sys.version_info >= (3, 12):
-    task_of: Callable[[AbstractEventLoop], Task[Any] | None] = asyncio.current_task
+    task_of = asyncio.current_task
 else:
-    task_of = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+    task_of = cast("Any", asyncio.tasks)._current_tasks.get
 
 get_ident = threading.get_ident
 
@@ -237,7 +238,7 @@ class Lane:
     def _expire(self, now: float) -> None:
         # Cancelling runs foreign code, which may enter and end attempts: collect first.
         line = now - self.limit + SLACK
-        expired = []
+        expired: list[Task[Any] | Entry] = []
         for key, began in self.live.items():
             if began > line:
                 break
