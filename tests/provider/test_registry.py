@@ -41,7 +41,8 @@ async def clock(anyio_backend_name: str) -> Callable[[], float]:
 @pytest.fixture
 async def small(clock: Callable[[], float]) -> ProviderRegistry:
     """A registry for three providers that do not retry."""
-    defaults = ProviderSettings(retry=RetrySettings(enabled=False), breaker=BreakerSettings(failure_threshold=1))
+    breaker = BreakerSettings(failure_threshold=1, jitter=0)
+    defaults = ProviderSettings(retry=RetrySettings(enabled=False), breaker=breaker)
     return ProviderRegistry(Settings(defaults=defaults, max_providers=3), clock=clock, wall_clock=lambda: 1e9)
 
 
@@ -310,6 +311,23 @@ async def test_circuits_that_nobody_comes_to_probe_are_forgotten_at_last(small: 
     assert small.provider("fresh").breaker.state is CircuitState.OPEN
 
 
+async def test_the_first_whose_open_time_was_over_is_forgotten_first(small: ProviderRegistry) -> None:
+    """Also if a probe made it half-open and no second one came; one that is being probed stays."""
+    for name in ("half", "open", "probed"):
+        await small.provider(name).try_execute(fail)
+        await anyio.sleep(1)
+    await anyio.sleep(60)
+    await small.provider("half").execute(ok)
+    async with anyio.create_task_group() as group:
+        await group.start(hold, small.provider("probed"))
+        for gone in ("half", "open"):
+            await small.provider(f"instead of {gone}".replace(" ", "-")).try_execute(fail)
+            assert gone not in small
+        await churn(small)
+        assert "probed" in small
+        group.cancel_scope.cancel()
+
+
 async def test_a_burst_of_busy_providers_is_worked_off(
     small: ProviderRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -338,6 +356,7 @@ async def test_handles_outlive_the_forgetting(small: ProviderRegistry) -> None:
     assert "a" not in small
     assert "a/eu" not in small
     assert await old.execute(ok) == "fine"
+    assert "a" in small
     await view.try_execute(fail)
     new = small.provider("a")
     assert (old.breaker is new.breaker, view.breaker is new.breaker) == (True, True)
