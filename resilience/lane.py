@@ -264,7 +264,7 @@ class Lane:
     def _report_hanging(self, now: float) -> None:
         dues = self._slow_dues()
         hanging = sum(due <= now + SLACK for due in dues)
-        crossing = min((due for due in dues if due > now + SLACK), default=now + self.slow_after)
+        crossing = min([due for due in dues if due > now + SLACK] + [now + self.slow_after])
         self._slow_due = max(crossing, now + self.slow_after * _SLOW_STEP)
         if hanging:
             self._watcher.hanging(hanging, now)

@@ -579,6 +579,34 @@ async def test_long_attempts_that_were_asked_for_are_no_hang(world) -> None:
         group.cancel_scope.cancel()
 
 
+async def test_a_hang_beside_a_long_attempt(world, anyio_backend_name: str) -> None:
+    """A long attempt in flight does not keep anybody from seeing that those that began after it hang."""
+    provider = world.provider(timeout=limits(30), retry=ONCE, breaker=HANG)
+    view = provider.with_options(attempt_timeout=3000)
+    async with anyio.create_task_group() as group:
+        await in_background(1, lambda: view.execute(hang), group)
+        await anyio.sleep(100)
+        await in_background(10, lambda: provider.execute(hang), group)
+        await anyio.sleep(20)
+        if anyio_backend_name == "asyncio":
+            assert provider.breaker.state is CircuitState.OPEN
+        assert (await provider.try_execute(hang)).rejected
+        group.cancel_scope.cancel()
+
+
+async def test_a_hang_of_several_operations(world) -> None:
+    """Attempts that hang add up over operations with limits of their own."""
+    operations = {"embed": OperationSettings(timeout=TimeoutSettings(attempt=20))}
+    provider = world.provider(timeout=limits(30), operations=operations, retry=ONCE, breaker=HANG)
+    view = provider.with_options(operation="embed")
+    async with anyio.create_task_group() as group:
+        await in_background(5, lambda: provider.execute(hang), group)
+        await in_background(5, lambda: view.execute(hang), group)
+        await anyio.sleep(16)
+        assert (await provider.try_execute(hang)).rejected
+        group.cancel_scope.cancel()
+
+
 async def test_attempts_that_end_well_are_no_hang(world) -> None:
     """Many calls in flight that all end in time open nothing, and neither does one that is slow among them."""
     provider = world.provider(timeout=limits(30), retry=ONCE, breaker=HANG)
