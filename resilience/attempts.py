@@ -22,6 +22,9 @@ class _Course:
 
     __slots__ = ("call", "finished", "untouched")
 
+    finished: bool
+    untouched: bool
+
     def __init__(self) -> None:
         self.call: Call | None = None
         self.finished = False

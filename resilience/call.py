@@ -37,7 +37,7 @@ from resilience.errors import (
 from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
 from resilience.failure import Failure, FailureKind
 from resilience.guard import Guard, guard, here, outer_deadline
-from resilience.lane import SLACK
+from resilience.lane import SLACK, Lane
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
@@ -85,6 +85,12 @@ class Call:
         "plan",
         "runtime",
     )
+
+    attempt: int
+    began: float
+    lane: Lane
+    plan: Plan
+    runtime: ProviderRuntime
 
     def __init__(self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0) -> None:
         self.runtime = runtime

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias, final
 
 from resilience._core.budget import Charge, RetryBudget
@@ -28,6 +29,11 @@ class Tools:
     """What a runtime gets from its registry: clocks, randomness and the bus above it."""
 
     __slots__ = ("bus", "clock", "rng", "wall_clock")
+
+    bus: EventBus
+    clock: Clock
+    rng: random.Random
+    wall_clock: Clock
 
     def __init__(self, *, clock: Clock, wall_clock: Clock, rng: random.Random, bus: EventBus) -> None:
         self.clock = clock
@@ -62,6 +68,11 @@ class Common:
     """
 
     __slots__ = ("_refunds", "_settings", "_tools", "budget", "calls", "gate", "lock", "members")
+
+    budget: RetryBudget
+    calls: int
+    gate: Gate
+    lock: AbstractContextManager[object]
 
     def __init__(self, settings: ProviderSettings, tools: Tools) -> None:
         # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.

@@ -158,6 +158,8 @@ class EventBus:
 
     __slots__ = ("__weakref__", "_children", "_own", "_parent", "_rerouted", "_routes", "hears_rejections")
 
+    hears_rejections: bool
+
     def __init__(self, parent: EventBus | None = None, *, rerouted: Callable[[], None] | None = None) -> None:
         self._own: tuple[_Subscription, ...] = ()
         self._parent = parent

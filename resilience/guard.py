@@ -100,6 +100,10 @@ class _Base:
 
     __slots__ = ("_entry", "_lane", "_task", "_what", "began", "expired", "limit")
 
+    began: float
+    expired: bool
+    limit: float
+
     def __init__(
         self, lane: Lane, *, began: float, limit: float, slow_after: float, what: tuple[str, str, str], task: object
     ) -> None:

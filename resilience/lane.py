@@ -57,7 +57,7 @@ if sys.version_info >= (3, 12):
 else:
     task_of = cast("Any", asyncio.tasks)._current_tasks.get
 
-get_ident = threading.get_ident
+get_ident: Callable[[], int] = threading.get_ident
 
 _lanes: WeakKeyDictionary[AbstractEventLoop, WeakSet[Lane]] = WeakKeyDictionary()
 
@@ -89,6 +89,10 @@ class Entry:
     """
 
     __slots__ = ("limit", "slow_after", "task")
+
+    limit: float
+    slow_after: float
+    task: Task[Any] | None
 
     def __init__(self, task: Task[Any] | None, *, limit: float, slow_after: float) -> None:
         self.task = task
@@ -131,6 +135,14 @@ class Lane:
         "timer",
         "turn_at",
     )
+
+    clock: Callable[[], float]
+    limit: float
+    seen: int
+    slow_after: float
+    successes: int
+    thread: int
+    turn_at: float
 
     def __init__(
         self,

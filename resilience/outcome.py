@@ -25,6 +25,9 @@ class Outcome(Generic[T]):
     __match_args__ = ("value", "error")
     __slots__ = ("_error", "_facts", "rejected", "value")
 
+    rejected: bool
+    value: T | None
+
     def __init__(
         self, value: T | None = None, error: Exception | None = None, facts: tuple[object, ...] | None = None
     ) -> None:

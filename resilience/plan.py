@@ -54,6 +54,17 @@ class Plan:
         "total",
     )
 
+    deadline: Deadline | None
+    idempotent: bool | None
+    limit: float
+    operation: str
+    own_limit: bool
+    refresh: Callable[[], Awaitable[object]] | None
+    retry: RetryHandler
+    slow_after: float
+    standard: bool
+    total: float
+
     def __init__(
         self,
         settings: ProviderSettings,

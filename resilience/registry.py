@@ -60,6 +60,9 @@ class ProviderRegistry:
 
     __slots__ = ("__weakref__", "_commons", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
 
+    bus: EventBus
+    settings: Settings
+
     def __init__(
         self,
         settings: Settings | None = None,

@@ -22,7 +22,7 @@ from weakref import WeakSet
 from resilience._core.states import CircuitState, Evidence, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
-from resilience.common import Common, Tools
+from resilience.common import Clock, Common, Tools
 from resilience.errors import CallRejected
 from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
@@ -93,6 +93,23 @@ class ProviderRuntime:
         "waiting",
         "wall_clock",
     )
+
+    breaker: CircuitBreaker
+    bus: EventBus
+    clock: Clock
+    common: Common
+    enabled: bool
+    exhausted: int
+    name: str
+    plan: Plan
+    recovered: int
+    refused_until: float
+    rejected: int
+    retries: int
+    settings: ProviderSettings
+    swept: int
+    timeouts: int
+    wall_clock: Clock
 
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 

@@ -33,6 +33,8 @@ class Charge:
 
     __slots__ = ("_from_floor", "_owner", "_when", "live")
 
+    live: bool
+
     def __init__(self, owner: RetryBudget, *, from_floor: bool, when: float) -> None:
         self._owner = owner
         self._from_floor = from_floor

@@ -72,6 +72,19 @@ class Circuit:
         "until",
     )
 
+    evidence: Evidence
+    failures: int
+    ignored: int
+    lost: int
+    period: Period
+    rules: CircuitRules
+    slow: int
+    stale: int
+    successes: int
+    trips: int
+    turn_at: float
+    until: float
+
     def __init__(self, rules: CircuitRules, now: float, *, state: CircuitState = CircuitState.CLOSED) -> None:
         self.rules = rules
         self.period = Period(state, 0)

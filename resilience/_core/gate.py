@@ -50,6 +50,9 @@ class Gate:
 
     __slots__ = ("_base", "_cap", "_mark", "closings", "since", "until", "waiters")
 
+    closings: int
+    waiters: int
+
     def __init__(self, base_delay: float = 1.0, hint_cap: float = 120.0) -> None:
         for name, value in (("base_delay", base_delay), ("hint_cap", hint_cap)):
             if not (isfinite(value) and value >= 0):

@@ -50,6 +50,9 @@ class Period:
 
     __slots__ = ("number", "state")
 
+    number: int
+    state: CircuitState
+
     def __init__(self, state: CircuitState, number: int) -> None:
         self.state = state
         self.number = number
@@ -60,6 +63,9 @@ class Permit:
     """The right to make one attempt. Releasing it a second time does nothing."""
 
     __slots__ = ("live", "period")
+
+    live: bool
+    period: Period | None
 
     def __init__(self, period: Period | None) -> None:
         self.period = period

@@ -93,6 +93,11 @@ class CircuitBreaker:
         "settings",
     )
 
+    bus: EventBus
+    circuit: Circuit
+    name: str
+    settings: BreakerSettings
+
     def __init__(
         self,
         name: str = "circuit",

@@ -62,6 +62,10 @@ class Deadline:
 
     __slots__ = ("_clock", "_scopes", "at", "limit_seconds", "name")
 
+    at: float
+    limit_seconds: float
+    name: str
+
     def __init__(self, seconds: float, *, name: str = "deadline", clock: Callable[[], float] = time.monotonic) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
             raise ConfigurationError(

@@ -96,6 +96,13 @@ class RetryHandler:
         "settings",
     )
 
+    bus: EventBus
+    exhausted: int
+    name: str
+    recovered: int
+    retries: int
+    settings: RetrySettings
+
     def __init__(
         self,
         settings: RetrySettings | None = None,

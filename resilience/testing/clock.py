@@ -137,7 +137,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._clock = _VirtualSelector()
-        self.redelivered = False
+        self.redelivered: bool = False
         super().__init__(self._clock)
         self._clock.loop = self
 
