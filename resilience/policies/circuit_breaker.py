@@ -189,7 +189,8 @@ class CircuitBreaker:
 
     def start_anew(self) -> None:
         """Forget everything without telling anybody: in a forked child, none of it happened."""
-        self.circuit = Circuit(self.circuit.rules, self._clock(), state=initial_state(self.settings))
+        # Any moment that has passed will do. Our clock may belong to a loop that does not run here.
+        self.circuit = Circuit(self.circuit.rules, self.circuit._closed_at, state=initial_state(self.settings))
         self._live.clear()
         self._entered.clear()
 

@@ -304,11 +304,18 @@ def test_worker_processes_have_a_state_each() -> None:
     assert played()["worker_processes"] == {"workers": [["open", 5]] * 3, "codes": [0] * 3, "parent": 5}
 
 
+async def read(registry: ProviderRegistry) -> None:
+    registry.provider("s3")
+    CircuitBreaker("alone", clock=asyncio.get_running_loop().time)
+
+
 def test_starting_anew_in_place() -> None:
     """What a child does first: everything in this process is as new, whatever state it is in."""
     settings = ProviderSettings(breaker=BreakerSettings(failure_threshold=1), retry=RetrySettings(enabled=False))
     registry, alone = ProviderRegistry(Settings(defaults=settings)), CircuitBreaker("alone")
     one = registry.provider("s3")
+    on_a_loop = ProviderRegistry(clock=lambda: asyncio.get_running_loop().time())  # a clock that has stopped by then
+    asyncio.run(read(on_a_loop))
 
     async def fail() -> None:
         raise ConnectionError
