@@ -26,6 +26,7 @@ from resilience import (
     RetrySettings,
     Settings,
 )
+from resilience import registry as registry_module
 from resilience.errors import CircuitOpen, ConfigurationError, ProviderGated
 from resilience.runtime import ProviderRuntime
 from resilience.testing import EventRecorder
@@ -450,3 +451,14 @@ def test_the_default_registry_is_made_from_the_environment_when_it_is_first_need
         "one": True,
         "apart": False,
     }
+
+
+def test_the_default_registry_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who asks gets the same one, with the settings of the moment at which it was made."""
+    monkeypatch.setattr(registry_module, "_default", None)
+    monkeypatch.setattr(registry_module, "known", {})
+    monkeypatch.setenv("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "9")
+    registry = registry_module.default_registry()
+    monkeypatch.setenv("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "8")
+    assert registry_module.default_registry() is registry
+    assert registry.provider("s3").breaker.settings.failure_threshold == 9
