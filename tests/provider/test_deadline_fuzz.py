@@ -14,12 +14,13 @@ import itertools
 import logging
 import random
 from asyncio import CancelledError
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
+import trio
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -33,6 +34,7 @@ from resilience import (
     RetrySettings,
     Settings,
     TimeoutSettings,
+    testing,
 )
 from resilience import guard as guards
 from resilience.guard import AsyncioGuard
@@ -142,6 +144,7 @@ class World:
 
     async def main(self) -> None:
         self.loop = asyncio.get_running_loop()
+        # In a timer there is no task, and anyio would not know which loop's time it is asked for.
         self.registry = ProviderRegistry(settings(rates=self.program["rates"]), clock=self.loop.time)
         self.providers = {lane: await self.warm(lane) for lane in LANES} if self.ours else {}
         for start, body in self.program["bodies"]:
@@ -154,6 +157,7 @@ class World:
             await asyncio.wait(left)
         for task in self.tasks:
             self.log[task.get_name()].append(("end", requests(task), *outcome(task)))
+        self.log["left"] = [(what,) for what in self.leftovers()]
 
     async def warm(self, lane: str) -> ResilientProvider:
         """Make a handle and its first call: later ones go the fast way."""
@@ -302,7 +306,7 @@ class World:
 
     async def do_call(self, way: str, lane: str, limit: float, body: Node) -> None:
         if not self.ours:
-            async with in_lane(asyncio.timeout(limit), way, lane, limit):
+            async with self.other_deadline(way, lane, limit):
                 await self.do(body)
             return
         self.calls += 1
@@ -316,18 +320,23 @@ class World:
         else:
             await provider.execute(self.do, body)
 
+    def other_deadline(self, way: str, lane: str, limit: float) -> AbstractAsyncContextManager[object]:
+        """Return what the call is compared with."""
+        return in_lane(asyncio.timeout(limit), way, lane, limit)
+
     def provider(self, way: str, lane: str, limit: float) -> ResilientProvider:
         provider = self.providers[lane]
         if way == "deadline":
-            return provider.with_options(deadline=Deadline(limit, clock=self.loop.time))
+            return provider.with_options(deadline=Deadline(limit, clock=anyio.current_time))
         return provider.with_options(**{way: limit}) if way.endswith("timeout") else provider
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def leftovers(self) -> list[str]:
-        """Name everything that our deadlines left behind."""
+        """Name everything that our deadlines left behind: of the others' nothing is known."""
+        if not self.ours:
+            return []
         found = [f"outer deadline of {task}" for task in guards._outer]
-        timers = [handle for handle in getattr(self.loop, "_scheduled", ()) if not handle.cancelled()]
         settled = 0
         for runtime in self.registry.runtimes.values():
             lanes = list(runtime.lanes.values())
@@ -336,11 +345,125 @@ class World:
             found += [f"probe {task}" for task in runtime.probing]
             circuit = runtime.breaker.circuit
             settled += circuit.successes + circuit.failures + circuit.ignored + circuit._abandoned
-        ours = [handle._callback.__self__ for handle in timers if owner(handle._callback) is not None]
-        found += [f"timer of {one}" for one in ours if not isinstance(one, Lane) or ours.count(one) > 1]
         if settled != self.calls:
             found.append(f"{settled} permits returned of {self.calls} taken")
-        return found
+        return found + self.timers()
+
+    def timers(self) -> list[str]:
+        """Name the timers that nobody needs any more; one of each lane may be left, since stopping it costs more."""
+        timers = [handle._callback for handle in self.loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+        ours = [who for callback in timers if (who := owner(callback)) is not None]
+        return [f"timer of {who}" for who in ours if not isinstance(who, Lane) or ours.count(who) > 1]
+
+
+class TrioWorld(World):
+    """The same on trio, with `trio.fail_after` in the place of our deadlines."""
+
+    async def main(self) -> None:
+        self.registry = ProviderRegistry(settings(rates=self.program["rates"]), clock=trio.current_time)
+        self.scopes: list[trio.CancelScope] = []
+        self.providers = {lane: await self.warm(lane) for lane in LANES} if self.ours else {}
+        async with trio.open_nursery() as self.nursery:
+            for start, body in self.program["bodies"]:
+                self.scopes.append(trio.CancelScope())
+                name = f"root{len(self.scopes)}"
+                self.nursery.start_soon(self.root, self.scopes[-1], ("late", start, body), name=name)
+            if self.program["at_entry"]:
+                self.scopes[0].cancel()
+            for time in self.program["cancels"]:
+                self.nursery.start_soon(self.cancel_at, time, self.scopes[0])
+        self.log["left"] = [(what,) for what in self.leftovers()]
+
+    async def root(self, scope: trio.CancelScope, body: Node) -> None:
+        with suppress(Exception), scope:
+            await self.do(body)
+        self.say("end", scope.cancelled_caught)
+
+    async def cancel_at(self, time: float, scope: trio.CancelScope) -> None:
+        await trio.sleep_until(time)
+        scope.cancel()
+
+    def say(self, *what: object) -> None:
+        name = trio.lowlevel.current_task().name
+        self.log.setdefault(name, []).append((trio.current_time(), *what))
+
+    def child(self) -> str:
+        parent = trio.lowlevel.current_task().name
+        return f"{parent}.{next(self.children.setdefault(parent, itertools.count()))}"
+
+    async def do_sleep(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def do_late(self, seconds: float, body: Node) -> None:
+        await trio.sleep(seconds)
+        await self.do(body)
+
+    async def do_spin(self, turns: int) -> None:
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+
+    async def do_event(self, time: float) -> None:
+        await trio.sleep_until(time)
+
+    async def do_raise(self, kind: type[BaseException]) -> None:
+        raise ValueError if kind is CancelledError else kind
+
+    async def do_cancel_self(self) -> None:
+        self.scopes[0].cancel()
+
+    async def do_cancel(self, number: int) -> None:
+        scope = self.scopes[number % len(self.scopes)]
+        self.nursery.start_soon(self.cancel_at, trio.current_time() + 0.25, scope)
+
+    async def do_uncancel_self(self) -> None:
+        pass
+
+    async def do_timeout(self, seconds: float, body: Node) -> None:
+        with trio.fail_after(seconds):
+            await self.do(body)
+
+    do_wait_for = do_timeout
+
+    async def do_group(self, *bodies: Node) -> None:
+        await self.do_nursery(*bodies)
+
+    async def do_shield(self, body: Node) -> None:
+        with trio.CancelScope(shield=True):
+            await self.do(body)
+
+    async def do_finally(self, body: Node, cleanup: Node) -> None:
+        try:
+            await self.do(body)
+        finally:
+            await self.do_shield(cleanup)
+
+    async def do_swallow(self, body: Node, after: Node) -> None:
+        with suppress(trio.Cancelled):
+            await self.do(body)
+        await self.do(after)
+
+    async def do_uncancel(self, body: Node) -> None:
+        with trio.CancelScope() as scope:
+            await self.do(body)
+            scope.cancel()
+
+    async def do_convert(self, body: Node) -> None:
+        try:
+            await self.do(body)
+        except trio.Cancelled as error:
+            raise ValueError from error
+
+    def other_deadline(self, way: str, lane: str, limit: float) -> AbstractAsyncContextManager[object]:
+        return failing_after(limit)
+
+    def timers(self) -> list[str]:
+        return []
+
+
+@asynccontextmanager
+async def failing_after(seconds: float) -> AsyncIterator[None]:
+    with trio.fail_after(seconds):
+        yield
 
 
 def settings(*, rates: bool) -> Settings:
@@ -365,7 +488,7 @@ def name_of(error: BaseException) -> object:
     """Name an error in the same way whichever deadline raised it."""
     if isinstance(error, BaseExceptionGroup):
         return type(error).__name__, sorted(str(name_of(one)) for one in error.exceptions)
-    return "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
+    return "TimeoutError" if isinstance(error, TimeoutError | trio.TooSlowError) else type(error).__name__
 
 
 def requests(task: asyncio.Task[Any]) -> int:
@@ -462,12 +585,16 @@ def run(program: dict[str, Any], *, ours: bool) -> World:
             runner.get_loop().set_task_factory(numbered_tasks())
             runner.get_loop().set_exception_handler(lambda loop, context: None)  # a task's error may be nobody's
             runner.run(world.main())
-            if ours:
-                assert world.leftovers() == []
     return world
 
 
-def compare(rng: random.Random) -> None:
+def run_on_trio(program: dict[str, Any], *, ours: bool) -> World:
+    world = TrioWorld(program, ours=ours)
+    testing.run(world.main, backend="trio")
+    return world
+
+
+def compare(rng: random.Random, run: Callable[..., World] = run) -> None:
     """Run one program both ways, and again where they differ: anyio cancels in the order of sets of addresses."""
     program = Maker(rng).program()
     for _ in range(10):
@@ -490,3 +617,10 @@ def test_programs_go_as_with_asyncio_timeout(block: int) -> None:
 def test_new_programs_go_as_with_asyncio_timeout(rng: random.Random) -> None:
     """The same for programs that nobody has seen yet; a failing one is made as small as possible."""
     compare(rng)
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_programs_go_as_with_trio_scopes(block: int) -> None:
+    """On trio our deadlines do what `trio.fail_after` does."""
+    for seed in range(block * 100, (block + 1) * 100):
+        compare(random.Random(seed), run_on_trio)
