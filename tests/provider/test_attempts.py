@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 import pytest
 
@@ -129,6 +131,19 @@ async def test_leaving_after_a_failure(world) -> None:
     await try_once()
     now = provider.snapshot()
     assert (call.calls, now.retries_available, now.in_flight) == (1, 10, 0)
+
+
+async def test_a_retry_that_left_stays_paid_for(world) -> None:
+    """A loop that made its second attempt has paid for it, however that one ended."""
+    provider = world.provider(budget=NO_INCOME, retry=STEADY)
+    for last in ("ok", KeyError):
+        call = world.script(world.status(500), last)
+        with suppress(KeyError):
+            async for attempt in provider.attempts():
+                async with attempt:
+                    await call()
+        assert call.calls == 2
+    assert provider.snapshot().retries_available == 8
 
 
 async def test_leaving_between_attempts_by_an_error(world) -> None:

@@ -269,6 +269,16 @@ async def test_slow_successes_open(world) -> None:
     assert "calls were slow in 30 s (threshold 80 %)" in str(caught.value)
 
 
+async def test_slow_successes_one_after_another(world) -> None:
+    """Slowness counts when a call ends, too: one slow call after another opens the circuit."""
+    provider = world.provider(breaker={"slow_after": 0.5, **EXACT})
+    slow = world.script("at last", seconds=0.6)
+    for _ in range(20):
+        assert provider.breaker.state is CircuitState.CLOSED
+        await provider.execute(slow)
+    assert steps(world) == [("closed", "open", "20 of 20 calls were slow in 30 s (threshold 80 %)")]
+
+
 async def test_calls_that_hang_open_while_they_hang(world) -> None:
     """Callers need not wait for calls that hang to end: new ones are refused as soon as enough hang for too long."""
     provider = world.provider(breaker=EXACT)  # slow is half the attempt timeout: 15 s

@@ -107,7 +107,7 @@ async def test_max_wait(world) -> None:
 
 async def test_a_pause_that_is_prolonged(world) -> None:
     """A pause that others prolong is waited for, as long as the whole wait is not too long; then it is refused."""
-    for more, lucky in (("3", True), ("30", False)):
+    for more, lucky in (("3", True), ("4.5", False), ("30", False)):  # it has waited for 2 s by then
         provider = world.provider(gate={"max_wait": 5.0})
         late = world.script(world.status(429, retry_after=more), seconds=1.5)
         waiting, outcomes = world.script("fine"), []
@@ -138,6 +138,17 @@ async def test_without_a_hint_pauses_grow(world) -> None:
     told = world.heard(GateClosed)
     assert [event.seconds for event in told] == pytest.approx([1, 2, 4, 8, 1])
     assert not any(event.hinted for event in told)
+
+
+async def test_a_crowd_that_is_turned_away_is_one_signal(world) -> None:
+    """However many calls are turned away at once, that is one pause, and the next one is twice as long."""
+    provider = world.provider(gate={"max_wait": 60.0}, retry=ONCE)
+    limited = world.script(world.status(429), seconds=0.1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(provider.try_execute, limited)
+    await provider.try_execute(limited)
+    assert [event.seconds for event in world.heard(GateClosed)] == pytest.approx([1, 2])
 
 
 @pytest.mark.parametrize("headers", [{}, {"retry_after": "0"}])
@@ -185,11 +196,12 @@ async def test_the_call_that_met_the_pause(world) -> None:
 async def test_a_retry_behind_a_gate_that_others_closed(world) -> None:
     """A retry that would only find the gate closed for too long is not made: the call ends with its own error."""
     provider = world.provider(retry=RetrySettings(jitter="none"))
-    slow = world.script(world.status(500), seconds=1.0)
+    slow, began = world.script(world.status(500), seconds=1.0), anyio.current_time()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(close, world, provider, "60")
         outcome = await provider.try_execute(slow)
+    assert anyio.current_time() - began == pytest.approx(1)
     assert slow.calls == 1
     assert outcome.error.__notes__ == ["resilience: openai: gave up after 1 attempt (server_error; provider_gated)"]
 
@@ -303,7 +315,8 @@ async def test_a_gate_that_is_switched_off(world) -> None:
 
 async def test_calls_are_fast_again(world) -> None:
     """When the pause is over callers wait no more, and the first of them has cleared the way for all."""
-    provider = world.provider()
+    registry = world.registry()
+    provider = registry.provider("openai")
     await close(world, provider, "1")
     await anyio.sleep(1.5)
     began, call = anyio.current_time(), world.script("fine")
@@ -311,3 +324,4 @@ async def test_calls_are_fast_again(world) -> None:
         await provider.execute(call)
     assert anyio.current_time() == began
     assert provider.snapshot().gate_closed_for == 0
+    assert not registry.runtimes["openai"].common.gate_was_closed
