@@ -161,11 +161,11 @@ def test_the_failure_of_a_standard_error() -> None:
 def test_pickling(error: ResilienceError, text: str, protocol: int) -> None:
     """Each exception crosses a process border whole: type, facts, notes and failure."""
     error = copy.copy(error)
-    annotate(error, "gave up")
+    annotate(error, "openai", "gave up")
     attach(error, FAILURE)
     twin = pickle.loads(pickle.dumps(error, protocol))
     assert type(twin) is type(error)
-    assert (twin.args, str(twin), twin.__notes__) == (error.args, text, ["resilience: gave up"])
+    assert (twin.args, str(twin), twin.__notes__) == (error.args, text, ["resilience: openai: gave up"])
     assert vars(twin) == vars(error)
 
 
@@ -182,20 +182,21 @@ def test_copying(error: ResilienceError, text: str, make: object) -> None:
 
 
 def test_a_note_replaces_the_one_before() -> None:
-    """A note of ours replaces an earlier one of ours, and leaves everybody else's in their order."""
+    """A note of a provider replaces an earlier one of its own, and leaves everybody else's in their order."""
     error = ValueError()
     error.add_note("first")
-    annotate(error, "openai: one")
+    annotate(error, "openai", "one")
+    annotate(error, "open", "other")
     error.add_note("last")
-    annotate(error, "openai: two")
-    assert error.__notes__ == ["first", "last", "resilience: openai: two"]
+    annotate(error, "openai", "two")
+    assert error.__notes__ == ["first", "resilience: open: other", "last", "resilience: openai: two"]
 
 
 def test_notes_that_are_no_text() -> None:
     """Whatever else is among an error's notes stays there."""
     error = ValueError()
     error.__notes__ = [5, None]
-    annotate(error, "openai: one")
+    annotate(error, "openai", "one")
     assert error.__notes__ == [5, None, "resilience: openai: one"]
 
 
@@ -203,7 +204,7 @@ def test_notes_that_are_no_list() -> None:
     """Where an error keeps something of its own in place of notes, there is no note."""
     error = ValueError()
     error.__notes__ = "mine"
-    annotate(error, "openai: one")
+    annotate(error, "openai", "one")
     assert error.__notes__ == "mine"
 
 
@@ -217,5 +218,5 @@ def test_writing_on_an_error_that_refuses() -> None:
     error = Frozen()
     leave(error, "mark", 1)
     attach(error, FAILURE)
-    annotate(error, "openai: one")
+    annotate(error, "openai", "one")
     assert (error.mark, failure_of(error), error.__notes__) == (1, FAILURE, ["resilience: openai: one"])
