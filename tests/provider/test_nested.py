@@ -169,6 +169,20 @@ async def test_another_providers_failure_is_ones_own(world) -> None:
     assert (outer.snapshot().recovered, inner.snapshot().exhausted) == (1, 1)
 
 
+async def test_each_provider_leaves_its_note(world) -> None:
+    """An error that passes through the calls of two providers tells what each of them tried."""
+    registry = world.registry(retry=STEADY, breaker={"mode": "disabled"}, budget={"enabled": False})
+    outer, inner = registry.provider("outer"), registry.provider("inner")
+    call = world.script(world.status(500))
+    outcome = await outer.try_execute(inner.execute, call)
+    assert call.calls == 9
+    assert outcome.error.__notes__ == [
+        "resilience: inner: gave up after 3 attempts (server_error; attempts_spent)",
+        "resilience: outer: gave up after 3 attempts (server_error; attempts_spent)",
+    ]
+    assert outcome.failure.provider == "outer"
+
+
 # -- one instance, many calls ----------------------------------------------------------------------------------------
 
 
