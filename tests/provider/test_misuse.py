@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
+import pickle
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -205,3 +207,10 @@ def test_something_else_for_a_registry(wrong: Any) -> None:
     """What is no registry is refused at once, with the way to make one."""
     with pytest.raises(ConfigurationError, match=r"takes a ProviderRegistry, not \w+: .*ProviderRegistry\(settings\)"):
         ResilientProvider("openai", registry=wrong)
+
+
+@pytest.mark.parametrize("send", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_handle_stays_in_its_process(send: Any) -> None:
+    """A handle is not sent or copied: the refusal says what to send instead."""
+    with pytest.raises(TypeError, match="send its name"):
+        send(ResilientProvider("openai", registry=ProviderRegistry()))
