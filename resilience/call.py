@@ -17,7 +17,7 @@ a failure that may not                  permit back; a note on the error tells w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict, TypeVar, final
+from typing import Any, TypeVar, final
 
 import anyio
 
@@ -34,7 +34,6 @@ from resilience.errors import (
     annotate,
     leave,
 )
-from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
 from resilience.failure import Failure, FailureKind
 from resilience.guard import Guard, guard, here, outer_deadline
 from resilience.lane import SLACK, Lane
@@ -42,6 +41,7 @@ from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
+from resilience.telling import Teller
 
 T = TypeVar("T")
 
@@ -49,14 +49,6 @@ _NO_PERMIT = Permit(None)
 
 _MARK = "__resilience_spent__"
 """Where an error that comes out says which provider has given up on it, in which task, and when."""
-
-
-class _Where(TypedDict):
-    """What every event of a call starts with."""
-
-    provider: str
-    operation: str
-    time: float
 
 
 @final
@@ -79,6 +71,7 @@ class Call:
         "_failure",
         "_permit",
         "_task",
+        "_tell",
         "attempt",
         "began",
         "lane",
@@ -105,6 +98,7 @@ class Call:
         self._error: BaseException | None = None
         self._failure: Failure | None = None
         self._permit = _NO_PERMIT
+        self._tell = Teller(runtime, plan.operation)
         if plan.deadline is not None:  # its clock may be another one than ours
             now = runtime.clock()
             self._ends = min(self._ends, now + plan.deadline.remaining())
@@ -240,14 +234,7 @@ class Call:
         now = runtime.clock()
         self._release(Verdict.SUCCESS, began, now, None)
         if self.attempt > 1:
-            runtime.recovered += 1
-            runtime.bus.emit(
-                CallRecovered(
-                    **self._where(),
-                    attempts=self.attempt,
-                    duration=now - self.began,
-                )
-            )
+            self._tell.recovered(self.attempt, now - self.began)
 
     def failed(
         self, error: BaseException, began: float, limit: float, *, expired: bool, permit: Permit | None = None
@@ -284,10 +271,10 @@ class Call:
         verdict = Verdict.IGNORED if cut_short or told else runtime.breaker.verdict(error, failure)
         self._release(verdict, began, now, failure)
         if expired:
-            self._tell_timeout(error, now - began)
+            self._tell.timed_out(error, self.attempt, now - began)
         if not nested:
             runtime.obey(failure, now)
-        self._tell_failure(failure, now - began)
+        self._tell.failed(failure, self.attempt, now - began)
         reason = Reason.ALREADY_RETRIED if nested else self._schedule(failure, now)
         if reason is not None:
             self._give_up(error, failure, reason)
@@ -332,16 +319,7 @@ class Call:
             if self._charge is None:
                 return Reason.RETRY_BUDGET_EXHAUSTED
         self._delay = delay
-        runtime.retries += 1
-        runtime.bus.emit(
-            RetryScheduled(
-                **self._where(),
-                failure=failure,
-                attempt=self.attempt + 1,
-                max_attempts=plan.retry.most_attempts(failure.kind),
-                delay=delay,
-            )
-        )
+        self._tell.scheduled(failure, self.attempt + 1, plan.retry.most_attempts(failure.kind), delay)
         return None
 
     async def pause(self) -> None:
@@ -377,18 +355,8 @@ class Call:
             attach(error, failure)
             annotate(error, runtime.name, attempts_note(failure, self.attempt, reason))
             leave(error, _MARK, (runtime.name, id(self._task), now))
-        runtime.exhausted += failure.retryable
         self._failure = failure
-        runtime.bus.emit(
-            CallFailed(
-                **self._where(),
-                failure=failure,
-                attempts=self.attempt,
-                duration=now - self.began,
-                reason=reason,
-                error=error,
-            )
-        )
+        self._tell.gave_up(failure, reason, error, now - self.began)
 
     def raise_as_asked(self, error: BaseException, func: object = UNSET) -> None:
         """Raise what stands for *error* where it is not the error itself."""
@@ -402,36 +370,3 @@ class Call:
         if not self.plan.standard or not isinstance(error, Exception) or isinstance(error, ResilienceError):
             return False
         return failure.kind is not FailureKind.BAD_REQUEST or failure.evidence is not Verdict.IGNORED
-
-    def _where(self) -> _Where:
-        return {
-            "provider": self.runtime.name,
-            "operation": self.plan.operation,
-            "time": self.runtime.wall_clock(),
-        }
-
-    def _tell_timeout(self, error: BaseException, duration: float) -> None:
-        runtime = self.runtime
-        runtime.timeouts += 1
-        runtime.bus.emit(
-            AttemptTimedOut(
-                **self._where(),
-                attempt=self.attempt,
-                scope=error.args[2],
-                limit=error.args[3],
-                duration=duration,
-            )
-        )
-
-    def _tell_failure(self, failure: Failure, duration: float) -> None:
-        runtime = self.runtime
-        if not runtime.bus.hears(AttemptFailed):
-            return
-        runtime.bus.emit(
-            AttemptFailed(
-                **self._where(),
-                failure=failure,
-                attempt=self.attempt,
-                duration=duration,
-            )
-        )

@@ -312,3 +312,18 @@ class Lane:
             if overdue >= _GRACE - SLACK:
                 self.live[key] = LATE
                 self._watcher.overdue(overdue)
+
+
+@final
+class _Nobody:
+    """Watches over the lane that no attempt ever enters."""
+
+    def hanging(self, count: int, now: float) -> None:
+        """Nothing hangs there."""
+
+    def overdue(self, seconds: float) -> None:
+        """Nothing is overdue there."""
+
+
+NO_LANE = Lane(_Nobody(), None, lambda: 0.0, limit=math.inf, slow_after=math.inf)
+"""The lane of a handle that has not met its loop yet: its door is always shut, so the first call looks closer."""

@@ -20,7 +20,7 @@ from resilience.call import Call
 from resilience.classify import Rule
 from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
 from resilience.events import Event, Listener
-from resilience.lane import Lane, get_ident, task_of
+from resilience.lane import NO_LANE, Lane, get_ident, task_of
 from resilience.options import Options, View
 from resilience.outcome import Outcome
 from resilience.plan import Plan
@@ -28,7 +28,7 @@ from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
-from resilience.runtime import CIRCUIT_OPEN, NO_LANE, ProviderRuntime
+from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
 from resilience.settings import RetrySettings
 
 P = ParamSpec("P")

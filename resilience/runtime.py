@@ -386,21 +386,6 @@ class ProviderRuntime:
         self.refresh()
 
 
-@final
-class _Nobody:
-    """Watches over the lane that no attempt ever enters."""
-
-    def hanging(self, count: int, now: float) -> None:
-        """Nothing hangs there."""
-
-    def overdue(self, seconds: float) -> None:
-        """Nothing is overdue there."""
-
-
-NO_LANE = Lane(_Nobody(), None, lambda: 0.0, limit=math.inf, slow_after=math.inf)
-"""The lane of a handle that has not met its loop yet: its door is always shut, so the first call looks closer."""
-
-
 def _start_anew_after_fork() -> None:
     _outer.clear()
     commons = {id(runtime.common): runtime.common for runtime in _runtimes}

@@ -329,8 +329,8 @@ class Circuit:
         elif rules.failure_rate is not None:
             calls, failed, _ = self._outcomes(now)
             # Divided, not multiplied: 7 of 100 are 7 %, but 100 * 0.07 is more than 7 in floats.
-            if calls >= self._minimum_calls() and failed / calls >= rules.failure_rate:
-                self._trip(self._rate("failure_rate", failed, calls, rules.failure_rate), now, rng, hint)
+            if calls >= self.rules.least_calls and failed / calls >= rules.failure_rate:
+                self._trip(self.rules.rate_evidence("failure_rate", failed, calls, rules.failure_rate), now, rng, hint)
 
     def _judge_slow_rate(self, hanging: int, now: float, rng: random.Random, hint: float | None) -> None:
         threshold = self.rules.slow_rate
@@ -338,8 +338,8 @@ class Circuit:
             return
         calls, _, slow = self.counts(now)
         calls, slow = calls + hanging, slow + hanging
-        if calls >= self._minimum_calls() and slow / calls >= threshold:
-            self._trip(self._rate("slow_rate", slow, calls, threshold), now, rng, hint)
+        if calls >= self.rules.least_calls and slow / calls >= threshold:
+            self._trip(self.rules.rate_evidence("slow_rate", slow, calls, threshold), now, rng, hint)
 
     def _outcomes(self, now: float) -> tuple[int, int, int]:
         """Return the window's counts without calls whose end nobody saw: they neither failed nor succeeded."""
@@ -347,16 +347,6 @@ class Circuit:
             return self.counts(now)
         successes, failures, slow, _ = self._time_window.counts(now, self._totals())
         return successes + failures, failures, slow
-
-    def _minimum_calls(self) -> int:
-        # A ring shorter than the minimum could never open otherwise.
-        calls = self.rules.window_calls
-        return self.rules.minimum_calls if calls is None else min(self.rules.minimum_calls, calls)
-
-    def _rate(self, rule: str, bad: int, calls: int, threshold: float) -> Evidence:
-        rules = self.rules
-        span = f"{rules.window:g} s" if rules.window_calls is None else f"the last {rules.window_calls}"
-        return Evidence(rule, bad=bad, calls=calls, span=span, threshold=threshold)
 
     def _judge_probe(
         self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
@@ -380,12 +370,7 @@ class Circuit:
             return
         if self.period.state is CircuitState.CLOSED and now - self._closed_at >= rules.max_open_for:
             self.trips = 0  # a long healthy time pays off the debt
-        longest = max(rules.open_for, rules.max_open_for)
-        # Exponents are bounded so that a thousand trips do not overflow.
-        drawn = min(rules.open_for * rules.growth ** min(self.trips, 62), longest)
-        drawn *= 1.0 - rules.jitter * rng.random()
-        asked = min(hint, rules.hint_cap) if hint is not None else 0.0
-        self.until = now + max(drawn, asked)
+        self.until = now + rules.draw_open_time(self.trips, rng, hint)
         self.trips += 1
         self._enter(CircuitState.OPEN, evidence, retry_after=self.until - now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +43,24 @@ class CircuitRules:
     probe_lease: float = 60.0
     per_kind: Mapping[str, int] = field(default_factory=dict[str, int])
     shadow: bool = False
+
+    @property
+    def least_calls(self) -> int:
+        """From how many calls on rates are looked at. A ring shorter than the minimum could never open otherwise."""
+        return self.minimum_calls if self.window_calls is None else min(self.minimum_calls, self.window_calls)
+
+    def rate_evidence(self, rule: str, bad: int, calls: int, threshold: float) -> Evidence:
+        """Return what says that *bad* of *calls* in the window broke *rule*."""
+        span = f"{self.window:g} s" if self.window_calls is None else f"the last {self.window_calls}"
+        return Evidence(rule, bad=bad, calls=calls, span=span, threshold=threshold)
+
+    def draw_open_time(self, trips: int, rng: random.Random, hint: float | None) -> float:
+        """Return how long to stay open after *trips* earlier trips, in seconds; never shorter than a bounded *hint*."""
+        longest = max(self.open_for, self.max_open_for)
+        # Exponents are bounded so that a thousand trips do not overflow.
+        drawn = min(self.open_for * self.growth ** min(trips, 62), longest)
+        drawn *= 1.0 - self.jitter * rng.random()
+        return max(drawn, min(hint, self.hint_cap) if hint is not None else 0.0)
 
 
 @final

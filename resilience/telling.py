@@ -1,0 +1,75 @@
+"""What a call tells its provider's listeners, and the numbers that go with it."""
+
+from __future__ import annotations
+
+from typing import TypedDict, final
+
+from resilience._core.words import Reason
+from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
+from resilience.failure import Failure
+from resilience.runtime import ProviderRuntime
+
+
+class _Where(TypedDict):
+    """What every event of a call starts with."""
+
+    provider: str
+    operation: str
+    time: float
+
+
+@final
+class Teller:
+    """Tells what happens in the calls of one operation."""
+
+    __slots__ = ("_operation", "_runtime")
+
+    def __init__(self, runtime: ProviderRuntime, operation: str) -> None:
+        self._runtime = runtime
+        self._operation = operation
+
+    def _where(self) -> _Where:
+        return {
+            "provider": self._runtime.name,
+            "operation": self._operation,
+            "time": self._runtime.wall_clock(),
+        }
+
+    def recovered(self, attempts: int, duration: float) -> None:
+        """A call succeeded after *attempts* attempts."""
+        self._runtime.recovered += 1
+        self._runtime.bus.emit(CallRecovered(**self._where(), attempts=attempts, duration=duration))
+
+    def timed_out(self, error: BaseException, attempt: int, duration: float) -> None:
+        """Our own limit interrupted an attempt; *error* is the `CallTimeout`."""
+        self._runtime.timeouts += 1
+        scope, limit = error.args[2:4]
+        self._runtime.bus.emit(
+            AttemptTimedOut(**self._where(), attempt=attempt, scope=scope, limit=limit, duration=duration)
+        )
+
+    def failed(self, failure: Failure, attempt: int, duration: float) -> None:
+        """An attempt failed. So frequent when things go badly that it is only made for those who ask."""
+        if self._runtime.bus.hears(AttemptFailed):
+            self._runtime.bus.emit(AttemptFailed(**self._where(), failure=failure, attempt=attempt, duration=duration))
+
+    def scheduled(self, failure: Failure, attempt: int, max_attempts: int, delay: float) -> None:
+        """Attempt number *attempt* follows in *delay* seconds."""
+        self._runtime.retries += 1
+        self._runtime.bus.emit(
+            RetryScheduled(**self._where(), failure=failure, attempt=attempt, max_attempts=max_attempts, delay=delay)
+        )
+
+    def gave_up(self, failure: Failure, reason: Reason, error: BaseException, duration: float) -> None:
+        """A call gave up, and *error* goes to the caller."""
+        self._runtime.exhausted += failure.retryable
+        self._runtime.bus.emit(
+            CallFailed(
+                **self._where(),
+                failure=failure,
+                attempts=failure.attempts,
+                duration=duration,
+                reason=reason,
+                error=error,
+            )
+        )
