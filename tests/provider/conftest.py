@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 import pytest
 
-from resilience import CircuitState, ProviderRegistry, ProviderSettings, ResilientProvider, Settings
-from resilience.events import Event
+from resilience import CircuitState, ProviderRegistry, ProviderSettings, ResilientProvider, Settings, events
+from resilience.events import CallWasRejected, Event
 from resilience.testing import EventRecorder
 
 _E = TypeVar("_E", bound=Event)
@@ -18,6 +18,7 @@ _E = TypeVar("_E", bound=Event)
 MakeError: TypeAlias = Callable[[], BaseException]
 
 EPOCH = 1_700_000_000.0
+EVENTS = tuple(kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event))
 
 
 class HttpError(Exception):
@@ -71,24 +72,26 @@ class World:
 
     HttpError = HttpError
     EPOCH = EPOCH
+    # Whoever listens to refusals keeps them off their fast path, so it takes a test that wants to hear them.
+    QUIET = tuple(kind for kind in EVENTS if kind not in (Event, CallWasRejected))
 
     def __init__(self) -> None:
         self.events = EventRecorder()
 
-    def registry(self, *, seed: int = 1, **settings: Any) -> ProviderRegistry:
-        """A registry of its own whose providers have these settings."""
+    def registry(self, *, seed: int = 1, refusals: bool = False, **settings: Any) -> ProviderRegistry:
+        """A registry of its own whose providers have these settings; *refusals* are heard only when asked for."""
         registry = ProviderRegistry(
             Settings(defaults=ProviderSettings(**settings)),
             clock=anyio.current_time,
             wall_clock=lambda: EPOCH,
             rng=random.Random(seed),
         )
-        registry.subscribe(self.events)
+        registry.subscribe(self.events, *(EVENTS if refusals else self.QUIET))
         return registry
 
-    def provider(self, name: str = "openai", *, seed: int = 1, **settings: Any) -> ResilientProvider:
+    def provider(self, name: str = "openai", **settings: Any) -> ResilientProvider:
         """A provider in a registry of its own."""
-        return self.registry(seed=seed, **settings).provider(name)
+        return self.registry(**settings).provider(name)
 
     @staticmethod
     def script(*steps: object, seconds: float = 0.0) -> Script:

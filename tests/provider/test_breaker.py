@@ -12,6 +12,9 @@ pytestmark = pytest.mark.anyio
 
 ONCE = RetrySettings(enabled=False)
 EXACT = {"jitter": 0.0}
+
+# Somebody who listens to refusals keeps them off their fast path: what is guaranteed holds either way.
+HEARD = pytest.mark.parametrize("refusals", [False, True], ids=["unheard", "heard"])
 NO_INCOME = {"ratio": 0.0, "floor_per_second": 0.001}
 
 
@@ -38,9 +41,10 @@ async def test_five_failures_in_a_row_open(world) -> None:
     assert steps(world) == [("closed", "open", "5 failures in a row")]
 
 
-async def test_what_a_refusal_tells(world) -> None:
+@HEARD
+async def test_what_a_refusal_tells(world, refusals: bool) -> None:
     """A refusal says who refused, why in figures, and in how many seconds a call makes sense."""
-    provider = world.provider(breaker=EXACT)
+    provider = world.provider(breaker=EXACT, refusals=refusals)
     await world.trip(provider)
     await anyio.sleep(47.6)
     with pytest.raises(CircuitOpen) as caught:
@@ -104,7 +108,8 @@ async def test_what_says_nothing_about_the_provider(world, status: int) -> None:
 
 async def test_opening_between_attempts(world) -> None:
     """If the circuit opens between attempts the provider's last error comes out at once, with the reason in a note."""
-    provider = world.provider(breaker={"failure_threshold": 2}, retry=RetrySettings(max_attempts=5, jitter="none"))
+    settings = RetrySettings(max_attempts=5, jitter="none")
+    provider = world.provider(breaker={"failure_threshold": 2}, retry=settings, refusals=True)
     call = world.script(world.status(500))
     began = anyio.current_time()
     with pytest.raises(world.HttpError) as caught:
@@ -330,9 +335,10 @@ async def test_a_predicate_that_fails_excludes_nothing(world, caplog: pytest.Log
     assert "an ignore rule failed" in caplog.text
 
 
-async def test_shadow_mode(world) -> None:
+@HEARD
+async def test_shadow_mode(world, refusals: bool) -> None:
     """A breaker in shadow mode refuses nobody; it says whom it would have refused, and that counts as no evidence."""
-    provider = world.provider(breaker={"mode": "shadow", **EXACT}, retry=ONCE)
+    provider = world.provider(breaker={"mode": "shadow", **EXACT}, retry=ONCE, refusals=refusals)
     call = world.script(ConnectionResetError)
     for _ in range(8):
         with pytest.raises(ConnectionResetError):
@@ -393,9 +399,10 @@ async def test_forced_open_by_the_settings(world) -> None:
     assert (await provider.try_execute(world.script("never"))).reason is Reason.FORCED_OPEN
 
 
-async def test_refused_calls_are_not_counted_as_calls(world) -> None:
+@HEARD
+async def test_refused_calls_are_not_counted_as_calls(world, refusals: bool) -> None:
     """A refusal counts as one, whatever the reason, and never as a call: it earns no retries."""
-    provider = world.provider(breaker=EXACT)
+    provider = world.provider(breaker=EXACT, refusals=refusals)
     await world.trip(provider)
     for _ in range(10):
         await provider.try_execute(world.script("never"))

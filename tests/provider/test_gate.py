@@ -66,7 +66,7 @@ async def test_those_who_wait_leave_spread_out(world) -> None:
 
 async def test_a_long_pause_is_refused_at_once(world) -> None:
     """A caller that would have to wait longer than `max_wait` is told so at once, and when to come back."""
-    provider = world.provider()
+    provider = world.provider(refusals=True)
     await close(world, provider, "47")
     await anyio.sleep(30)
     began, call = anyio.current_time(), world.script("never")

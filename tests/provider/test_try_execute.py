@@ -64,9 +64,10 @@ async def test_every_kind_of_error_is_a_value(world) -> None:
     assert outcome.failure.status == 500
 
 
-async def test_a_refusal_by_an_open_circuit(world) -> None:
+@pytest.mark.parametrize("refusals", [False, True], ids=["unheard", "heard"])
+async def test_a_refusal_by_an_open_circuit(world, refusals: bool) -> None:
     """A refusal is an outcome with reason and figures; its exception was made but never raised."""
-    provider = world.provider(breaker={"jitter": 0.0})
+    provider = world.provider(breaker={"jitter": 0.0}, refusals=refusals)
     await world.trip(provider)
     call = world.script("never")
     outcome = await provider.try_execute(call)
@@ -74,11 +75,15 @@ async def test_a_refusal_by_an_open_circuit(world) -> None:
     assert (outcome.ok, outcome.value, outcome.rejected, outcome.failure) == (False, None, True, None)
     assert (outcome.reason, outcome.retry_after) == (Reason.CIRCUIT_OPEN, 60.0)
     assert isinstance(outcome.error, CircuitOpen)
+    assert str(outcome.error) == "openai: circuit open, 5 failures in a row, next probe in 60.0 s"
+    assert outcome.error is outcome.error
     assert outcome.error.__traceback__ is None
     assert repr(outcome) == "<Outcome rejected circuit_open>"
     assert provider.snapshot().rejected == 1
-    [told] = world.heard(CallWasRejected)
-    assert (told.provider, told.operation, told.reason, told.retry_after) == ("openai", "", Reason.CIRCUIT_OPEN, 60.0)
+    told = [
+        (event.provider, event.operation, event.reason, event.retry_after) for event in world.heard(CallWasRejected)
+    ]
+    assert told == [("openai", "", Reason.CIRCUIT_OPEN, 60.0)] * refusals
     with pytest.raises(CircuitOpen) as caught:
         outcome.unwrap()
     assert caught.value is outcome.error
@@ -117,7 +122,7 @@ async def test_other_refusals(world, reason: str) -> None:
 
 async def test_refused_in_the_name_of_an_operation(world) -> None:
     """An event of a refusal tells what was being called."""
-    provider = world.provider()
+    provider = world.provider(refusals=True)
     upload, call = provider.with_options(operation="upload"), world.script("never")
     await world.trip(provider)
     await upload.try_execute(call)
