@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -115,6 +116,8 @@ class World:
         """Make a first call, so that the next one takes the fast path where there is one, or make none."""
         if warm:
             await provider.execute(Script("warm"))
+            on_asyncio = asyncio._get_running_loop() is not None
+            assert (provider._lane.door is not None) is on_asyncio
         return provider
 
     def heard(self, kind: type[_E]) -> list[_E]:

@@ -404,13 +404,14 @@ async def test_refused_calls_are_not_counted_as_calls(world, refusals: bool) -> 
     """A refusal counts as one, whatever the reason, and never as a call: it earns no retries."""
     provider = world.provider(breaker=EXACT, refusals=refusals)
     await world.trip(provider)
-    for _ in range(10):
-        await provider.try_execute(world.script("never"))
-    provider.breaker.open()
-    for _ in range(10):
-        await provider.try_execute(world.script("never"))
+    for _ in range(2):
+        for _ in range(10):
+            await provider.try_execute(world.script("never"))
+            with pytest.raises(CircuitOpen):
+                await provider.execute(world.script("never"))
+        provider.breaker.open()
     now = provider.snapshot()
-    assert (now.calls, now.rejected) == (5, 20)
+    assert (now.calls, now.rejected) == (5, 40)
 
 
 async def test_a_hint_keeps_it_open_for_longer(world) -> None:

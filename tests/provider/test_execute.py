@@ -456,7 +456,7 @@ async def test_switched_off(world, how: str) -> None:
         "settings": lambda: Settings(enabled=False),
         "provider": lambda: Settings(providers={"openai": ProviderSettings(enabled=False)}),
     }[how]()
-    registry = ProviderRegistry(settings, clock=anyio.current_time)
+    registry = ProviderRegistry(settings, clock=anyio.current_time, wall_clock=lambda: world.EPOCH)
     heard = EventRecorder()
     registry.subscribe(heard, *world.QUIET)
     provider, fresh = registry.provider("openai"), registry.provider("openai").snapshot()
@@ -475,6 +475,8 @@ async def test_switched_off(world, how: str) -> None:
     sick = world.provider()
     await world.trip(sick)
     provider.breaker.restore(sick.snapshot().breaker)
+    assert provider.breaker.state == "open"
+    assert await provider.execute(add, 1, 1) == 2
     assert (await provider.try_execute(add, 1, 1)).unwrap() == 2
     provider.breaker.reset()
     assert call.calls == 20
@@ -506,6 +508,12 @@ async def run_block(provider: Any) -> None:
     async for attempt in provider.attempts():
         async with attempt:
             await fail()
+
+
+async def run_block_that_hangs(provider: Any) -> None:
+    async for attempt in provider.attempts():
+        async with attempt:
+            await anyio.sleep(60)
 
 
 async def leave_block(provider: Any) -> None:
@@ -540,6 +548,7 @@ WAYS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "nested": lambda provider: provider.execute(provider.execute, fail),
     "outcome": lambda provider: provider.try_execute(fail),
     "block": run_block,
+    "block that hangs": run_block_that_hangs,
     "block that is left": leave_block,
     "refused by hand": open_meanwhile,
     "refused": open_circuit,
