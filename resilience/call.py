@@ -35,7 +35,7 @@ from resilience.errors import (
     leave,
 )
 from resilience.failure import Failure, FailureKind
-from resilience.guard import Guard, guard, here, outer_deadline
+from resilience.guard import Guard, guard, here, is_inside, outer_deadline
 from resilience.lane import SLACK, Lane
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
@@ -292,7 +292,7 @@ class Call:
         if isinstance(error, ProviderError) and error.__cause__ is not None:
             error = error.__cause__
         mark = vars(error).get(_MARK)  # not getattr: an error may answer to every name
-        return mark is not None and mark[:2] == (self.runtime.name, id(self._task)) and mark[2] > began
+        return mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began
 
     def _schedule(self, failure: Failure, now: float) -> Reason | None:
         """Schedule another attempt and pay for it, or return why not."""
@@ -354,7 +354,9 @@ class Call:
         if reason is not Reason.ALREADY_RETRIED:  # then the inner call has left better
             attach(error, failure)
             annotate(error, runtime.name, attempts_note(failure, self.attempt, reason))
-            leave(error, _MARK, (runtime.name, id(self._task), now))
+        # Only for an outer call: on a stored exception the mark would meet the next one.
+        outer = is_inside(self._task, runtime.lanes.values())
+        leave(error, _MARK, (id(runtime), id(self._task), now) if outer else None)
         self._failure = failure
         self._tell.gave_up(failure, reason, error, now - self.began)
 

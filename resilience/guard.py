@@ -11,6 +11,7 @@ import asyncio
 import math
 import sys
 from asyncio import CancelledError, Task
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, final
 
@@ -80,6 +81,11 @@ def guard(
     """
     kind = AsyncioGuard if lane.loop is not None else TrioGuard
     return kind(lane, began=began, limit=limit, slow_after=slow_after, what=what, task=task)
+
+
+def is_inside(task: object, lanes: Iterable[Lane]) -> bool:
+    """Whether *task* is within an attempt: of anybody, or on the fast path of one of *lanes*."""
+    return task in _outer or (_is_asyncios(task) and any(task in lane.live for lane in list(lanes)))
 
 
 def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> float:
