@@ -19,9 +19,11 @@ EXACT = {"jitter": 0.0}
 
 @pytest.mark.parametrize("errors", ["native", "standard"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
-async def test_retries_do_not_multiply(world, depth: int, errors: str) -> None:
+@pytest.mark.parametrize("pause", [0.0, 1.0], ids=["in one instant", "over time"])
+async def test_retries_do_not_multiply(world, depth: int, errors: str, pause: float) -> None:
     """An error that has spent its retries inside is not tried again outside, however deep it comes from."""
-    provider, call = world.provider(retry=STEADY, errors=errors), world.script(world.status(500))
+    retry = RetrySettings(jitter="none", base_delay=pause)
+    provider, call = world.provider(retry=retry, errors=errors), world.script(world.status(500))
 
     async def nest(level: int) -> None:
         await provider.execute(nest, level - 1) if level else await provider.execute(call)
@@ -36,6 +38,14 @@ async def test_retries_do_not_multiply(world, depth: int, errors: str) -> None:
     assert failure_of(caught.value).attempts == 3
     reasons = [event.reason for event in world.heard(CallFailed)]
     assert reasons == [Reason.ATTEMPTS_SPENT, *[Reason.ALREADY_RETRIED] * depth]
+
+
+async def test_two_registries_are_two_providers(world) -> None:
+    """A provider of the same name in another registry is another provider, with retries of its own."""
+    outer, inner = (world.provider(retry=STEADY, breaker={"mode": "disabled"}) for _ in range(2))
+    call = world.script(world.status(500))
+    await outer.try_execute(inner.execute, call)
+    assert call.calls == 9
 
 
 async def test_in_an_iteration(world) -> None:
@@ -218,10 +228,9 @@ async def test_a_stored_exception_in_concurrent_calls(world) -> None:
 
 async def test_a_stored_exception_that_was_spent_inside_before(world) -> None:
     """An instance that an inner call gave up on in an earlier call is judged anew when it is raised again."""
-    stored = ConnectionResetError()
-    provider, inner = world.provider(retry=STEADY, breaker={"mode": "disabled"}), world.script(lambda: stored)
+    stored, retry = ConnectionResetError(), RetrySettings(jitter="none", base_delay=0.0)
+    provider, inner = world.provider(retry=retry, breaker={"mode": "disabled"}), world.script(lambda: stored)
     await provider.try_execute(provider.execute, inner)
-    await anyio.sleep(1)
     again = world.script(lambda: stored)
     await provider.try_execute(again)
     assert (inner.calls, again.calls) == (3, 3)
