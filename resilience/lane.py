@@ -264,9 +264,8 @@ class Lane:
             return
         self.live[key] = LATE
         self._late[key] = now
-        task = key.task if isinstance(key, Entry) else key
-        if task is not None:
-            task.cancel()
+        task: Any = key.task if isinstance(key, Entry) else key  # only asyncio's lanes have a timer that leads here
+        task.cancel()
 
     def _report_overdue(self, now: float) -> None:
         overdue = [key for key, since in self._late.items() if now - since >= _GRACE - SLACK]
