@@ -152,8 +152,6 @@ class ProviderRuntime:
     def _zero(self) -> None:
         self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = 0
 
-    # -- plans -----------------------------------------------------------------------------------------------------
-
     def plan_for(self, operation: str) -> Plan:
         """Return the plan of an operation as the settings have it."""
         known = operation if operation in self.settings.operations else ""

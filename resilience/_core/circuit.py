@@ -122,8 +122,6 @@ class Circuit:
             self._time_window = TimeWindow(rules.window, counters=4)
             self.turn(now)
 
-    # -- reading ---------------------------------------------------------------------------------------------------
-
     @property
     def state(self) -> CircuitState:
         """The present state. An open circuit stays open until somebody asks to be admitted."""
@@ -169,8 +167,6 @@ class Circuit:
         if len(live) < self.rules.half_open_max_calls:
             return None
         return Refusal(Reason.HALF_OPEN_SATURATED, min(live) - now, self.evidence)
-
-    # -- admission and release -------------------------------------------------------------------------------------
 
     def acquire(self, now: float) -> Permit | Refusal:
         """Admit one attempt, or say why not. In shadow mode everybody is admitted."""
@@ -243,8 +239,6 @@ class Circuit:
             self._time_window.turn(now, self._totals())
             self.turn_at = self._time_window.turn_at
 
-    # -- by hand ---------------------------------------------------------------------------------------------------
-
     def force_open(self) -> None:
         """Refuse every call until `close` is called."""
         self._enter(CircuitState.FORCED_OPEN, Evidence("by_hand"))
@@ -285,8 +279,6 @@ class Circuit:
             left = min(max(0.0, remaining), longest)
             self.until = now + left
         self._enter(state, Evidence("restored"), retry_after=left)
-
-    # -- judging ---------------------------------------------------------------------------------------------------
 
     def _totals(self) -> tuple[int, int, int, int]:
         return self.successes, self.failures, self.slow, self._abandoned
@@ -361,8 +353,6 @@ class Circuit:
             wanted = self.rules.success_threshold
             if self._probe_successes >= wanted:
                 self._close(now, Evidence("probes_succeeded", bad=self._probe_successes, calls=wanted))
-
-    # -- changing state --------------------------------------------------------------------------------------------
 
     def _trip(self, evidence: Evidence, now: float, rng: random.Random, hint: float | None) -> None:
         rules = self.rules
