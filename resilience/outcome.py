@@ -35,10 +35,13 @@ class Outcome(Generic[T]):
         self._error = error
         # An open circuit is the cheap path of a sick system: its exception is made when somebody wants to see it.
         self._facts = facts
-        # A call whose own function was refused elsewhere has left, and failed: then the error has a failure.
-        self.rejected = facts is not None or (isinstance(error, CallRejected) and failure_of(error) is None)
-        if self.rejected and error is not None:
+        if facts is not None:
+            self.rejected = True
+        elif isinstance(error, CallRejected) and failure_of(error) is None:
+            self.rejected = True
             error.__traceback__ = None  # nobody's frames but ours
+        else:  # a call whose own function was refused elsewhere has left, and failed: its error has a failure
+            self.rejected = False
 
     @property
     def ok(self) -> bool:
