@@ -10,7 +10,14 @@ Every exception this package raises.
       x CallRejected                  we refused before calling; says nothing new about the provider
         + CircuitOpen
         + ProviderGated
+        + RateLimited
+        + BulkheadFull
+        + Throttled
+        + CostLimitReached
         + DeadlineExceeded
+      x StreamInterrupted             a stream broke off after its first items were out
+      x UnacceptableResult            a value came back that counts as a failure
+      x AllProvidersFailed            a fallback chain or a pool has nobody left to ask
 
 A provider's own exception is let through unchanged unless ``errors="standard"`` asks for `ProviderError`.
 
@@ -23,6 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from resilience._core.words import Reason as Reason
+from resilience._core.words import many
 
 if TYPE_CHECKING:
     from resilience.failure import Failure
@@ -153,6 +161,30 @@ class ProviderGated(CallRejected):
     _what = "provider asked for a pause"
 
 
+class RateLimited(CallRejected):
+    """More calls, or more tokens, than the rate limit allows by now."""
+
+    _what = "rate limit"
+
+
+class BulkheadFull(CallRejected):
+    """As many attempts as may run are running, and no place to wait is left, or the wait was too long."""
+
+    _what = "bulkhead full"
+
+
+class Throttled(CallRejected):
+    """The provider has been refusing a large share of calls, so a share of them is not sent."""
+
+    _what = "throttled"
+
+
+class CostLimitReached(CallRejected):
+    """The money for this window is spent or reserved."""
+
+    _what = "cost limit reached"
+
+
 class DeadlineExceeded(CallRejected, TimeoutError):
     """The caller's own deadline had passed before the call left."""
 
@@ -161,6 +193,87 @@ class DeadlineExceeded(CallRejected, TimeoutError):
         self.args = facts  # as in CallTimeout
 
     _what = "deadline has passed"
+
+
+class StreamInterrupted(ResilienceError):
+    """
+    A stream broke off after its first items had reached the caller, so it cannot be repeated silently.
+
+    ``args`` is ``(provider, operation, count, items)``; the error that broke it is the ``__cause__``.
+    """
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+        return str(self.args[0])
+
+    @property
+    def operation(self) -> str:
+        """The operation's name, or an empty string."""
+        return str(self.args[1])
+
+    @property
+    def count(self) -> int:
+        """How many items had come."""
+        return int(self.args[2])
+
+    @property
+    def items(self) -> tuple[object, ...]:
+        """The last items that had come, as many as ``stream.keep`` asks for."""
+        items: tuple[object, ...] = self.args[3]
+        return items
+
+    def __str__(self) -> str:
+        where = f"{self.provider}.{self.operation}" if self.operation else self.provider
+        why = f" ({type(self.__cause__).__name__})" if self.__cause__ is not None else ""
+        return f"{where}: stream interrupted after {many(self.count, 'item')}{why}"
+
+
+class UnacceptableResult(ResilienceError):
+    """
+    A value came back that counts as a failure, and no better one followed.
+
+    ``args`` is ``(provider, operation, failure, result)``.
+    """
+
+    @property
+    def failure(self) -> Failure:
+        """What the value was taken for."""
+        failure: Failure = self.args[2]
+        return failure
+
+    @property
+    def result(self) -> object:
+        """The value itself."""
+        return self.args[3]
+
+    def __str__(self) -> str:
+        provider, operation, failure, result = self.args
+        where = f"{provider}.{operation}" if operation else provider
+        return f"{where}: the result was not acceptable: {failure.kind} ({type(result).__name__})"
+
+
+class AllProvidersFailed(ResilienceError):
+    """
+    Every provider that could have been asked has failed or refused.
+
+    ``args`` is ``(outcomes,)``; the last real error of a provider is the ``__cause__``.
+    """
+
+    @property
+    def outcomes(self) -> tuple[tuple[str, BaseException], ...]:
+        """Who was asked, in order, and what came out."""
+        outcomes: tuple[tuple[str, BaseException], ...] = self.args[0]
+        return outcomes
+
+    def __str__(self) -> str:
+        said = "; ".join(f"{name}: {_brief(error)}" for name, error in self.outcomes)
+        return f"all providers failed: {said}"
+
+
+def _brief(error: BaseException) -> str:
+    """Say of *error* what is safe to show: our own texts hold no payload, those of others may."""
+    return str(error).partition(": ")[2] if isinstance(error, ResilienceError) else type(error).__name__
 
 
 _NOTE = "resilience: "

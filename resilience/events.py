@@ -136,6 +136,67 @@ class CallRecovered(Event):
     duration: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyLimitChanged(Event):
+    """An adaptive limit moved from *before* to *after* concurrent attempts."""
+
+    before: int
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitTightened(Event):
+    """The provider's own headers left less than we had counted: *remaining* in *window*, full again in *reset* s."""
+
+    window: str
+    remaining: float
+    reset: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeLaunched(Event):
+    """A second attempt was started *delay* seconds after the first."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeWon(Event):
+    """The second attempt was the first to answer, *duration* seconds after the call began."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(Event):
+    """A call goes on with *to*, because of *reason*."""
+
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEjected(Event):
+    """A member of a pool did so much worse than the others that it is left out for *seconds*."""
+
+    member: str
+    seconds: float
+    figures: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReturned(Event):
+    """A member of a pool is asked again."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCoalesced(Event):
+    """A call waits for an identical one that is under way."""
+
+
 Listener: TypeAlias = Callable[[Event], None]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Final
+from typing import Final, final
 
 
 class Verdict(Enum):
@@ -34,6 +35,44 @@ class Reason(StrEnum):
     ALREADY_RETRIED = "already_retried"
     HINT_BEYOND_CAP = "hint_beyond_cap"
     RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
+    HEDGED = "hedged"
+    BULKHEAD_FULL = "bulkhead_full"
+    BULKHEAD_TIMEOUT = "bulkhead_timeout"
+    SHED = "shed"
+    PENDING_FULL = "pending_full"
+    RATE_LIMITED = "rate_limited"
+    RATE_OVERSIZED = "rate_oversized"
+    THROTTLED = "throttled"
+    COST_EXHAUSTED = "cost_budget_exhausted"
+    UNACCEPTABLE = "unacceptable_result"
+    STREAM_COMMITTED = "stream_committed"
+
+
+class Priority(StrEnum):
+    """
+    How much a call matters when there is no room for all.
+
+    *sheddable* calls are refused first, and *critical* ones last.
+    """
+
+    CRITICAL = "critical"
+    DEFAULT = "default"
+    SHEDDABLE = "sheddable"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """
+    What a call uses up besides time.
+
+    Args:
+        tokens: Weighted units of the rate limit, such as an LLM's tokens. None: not known.
+        cost: Money, in the unit of the cost limit. None: not known.
+    """
+
+    tokens: int | None = None
+    cost: float | None = None
 
 
 def many(count: int, what: str) -> str:

@@ -21,6 +21,14 @@ The common ones have short names, such as ``RETRY_MAX_ATTEMPTS``. Durations are 
 
 from __future__ import annotations
 
+from resilience.settings._limits import (
+    BulkheadSettings,
+    CostSettings,
+    HedgeSettings,
+    RateLimitSettings,
+    StreamSettings,
+    ThrottleSettings,
+)
 from resilience.settings._models import (
     BreakerSettings,
     BudgetSettings,
@@ -38,14 +46,20 @@ from resilience.settings._types import Duration
 __all__ = [
     "BreakerSettings",
     "BudgetSettings",
+    "BulkheadSettings",
+    "CostSettings",
     "Difference",
     "Duration",
     "GateSettings",
+    "HedgeSettings",
     "OperationSettings",
     "Origin",
     "ProviderSettings",
+    "RateLimitSettings",
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "StreamSettings",
+    "ThrottleSettings",
     "TimeoutSettings",
 ]

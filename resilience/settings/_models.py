@@ -8,7 +8,15 @@ from typing import Annotated, final
 from pydantic import Field, field_validator
 
 from resilience.failure import FailureKind
-from resilience.settings._checks import Contradiction, ordered
+from resilience.settings._checks import Contradiction, is_written, ordered
+from resilience.settings._limits import (
+    BulkheadSettings,
+    CostSettings,
+    HedgeSettings,
+    RateLimitSettings,
+    StreamSettings,
+    ThrottleSettings,
+)
 from resilience.settings._places import entry
 from resilience.settings._tables import Table, merged, merged_mapping
 from resilience.settings._types import (
@@ -207,6 +215,19 @@ class OperationSettings(Table):
     """Retries for this operation."""
     idempotent: OptionalBool = None
     """True: repeating it is harmless. False: only what was surely not sent is sent again. None: not known."""
+    hedge: HedgeSettings = HedgeSettings()
+    """A second attempt beside a slow one, for this operation. It takes the place of *retry*."""
+    stream: StreamSettings = StreamSettings()
+    """Limits for streams of this operation."""
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        yield from hedged_and_retried(self)
+        if self.hedge.enabled and self.idempotent is False:
+            reason = "a second attempt beside the first is only harmless where repeating is"
+            yield Contradiction(
+                ("hedge", "enabled"), value=True, relation="contradicts", other=("idempotent",), other_value=False,
+                other_written=True, reason=reason,
+            )  # fmt: skip
 
 
 @final
@@ -227,6 +248,18 @@ class ProviderSettings(Table):
     """Obedience to the provider's own requests to stay away."""
     budget: BudgetSettings = BudgetSettings()
     """The limit of retries over all calls."""
+    rate_limit: RateLimitSettings = RateLimitSettings()
+    """Requests and tokens in a time."""
+    bulkhead: BulkheadSettings = BulkheadSettings()
+    """Attempts at a time."""
+    throttle: ThrottleSettings = ThrottleSettings()
+    """Restraint while the provider refuses much."""
+    cost: CostSettings = CostSettings()
+    """Money in a time."""
+    hedge: HedgeSettings = HedgeSettings()
+    """A second attempt beside a slow one. It takes the place of *retry*."""
+    stream: StreamSettings = StreamSettings()
+    """Limits for streams."""
     operations: Annotated[Mapping[str, OperationSettings], Frozen] = Field(
         default_factory=FrozenDict[str, OperationSettings]
     )
@@ -243,6 +276,7 @@ class ProviderSettings(Table):
         return None if found is None else found.idempotent
 
     def _contradictions(self) -> Iterator[Contradiction]:
+        yield from hedged_and_retried(self)
         if self.breaker.slow_rate is not None:
             reason = "attempts would be cut before they count as slow"
             yield from ordered(self, "breaker.slow_after < timeout.attempt", reason)
@@ -250,9 +284,22 @@ class ProviderSettings(Table):
         yield from ordered(self, "timeout.attempt <= breaker.probe_lease", reason)
 
 
+_PARTS = ("timeout", "retry", "hedge", "stream")
+
+
+def hedged_and_retried(table: ProviderSettings | OperationSettings) -> Iterator[Contradiction]:
+    """Find out whether *table* asks for hedging and for retries both."""
+    if table.hedge.enabled and table.retry.enabled and is_written(table, ("retry", "enabled")):
+        reason = "a hedged call is not retried; leave retry.enabled out"
+        yield Contradiction(
+            ("hedge", "enabled"), value=True, relation="contradicts", other=("retry", "enabled"), other_value=True,
+            other_written=True, reason=reason,
+        )  # fmt: skip
+
+
 def with_operation(provider: ProviderSettings, operation: OperationSettings) -> ProviderSettings:
     """Lay what *operation* does differently over the settings of its *provider*."""
-    written = {part: getattr(operation, part) for part in ("timeout", "retry") if part in operation.model_fields_set}
+    written = {part: getattr(operation, part) for part in _PARTS if part in operation.model_fields_set}
     return merged(provider, ProviderSettings.model_construct(_fields_set=set(written), **written))
 
 

@@ -123,6 +123,10 @@ ShareOrZero = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeVal
 Spread = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
 Factor = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
 Growth = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
+SmallShare = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Multiple = Annotated[float, Field(gt=1, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Amount = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), BeforeValidator(no_boolean)]
+OptionalAmount = Annotated[Amount | None, BeforeValidator(none_word, json_schema_input_type=Amount | _NoneWord)]
 Rate = Annotated[float, Field(ge=0, le=MILLION, allow_inf_nan=False), BeforeValidator(no_boolean)]
 
 
@@ -135,6 +139,11 @@ def _jitter_word(value: object) -> object:
 JitterName = Literal["full", "none", "equal", "decorrelated", "proportional", "constant"]
 Jitter = Annotated[JitterName, BeforeValidator(_jitter_word, json_schema_input_type=JitterName | bool)]
 Mode = Annotated[Literal["enforce", "shadow", "disabled", "forced_open"], BeforeValidator(lower_case)]
+LimitMode = Annotated[Literal["enforce", "shadow", "disabled"], BeforeValidator(lower_case)]
+Order = Annotated[Literal["fifo", "adaptive_lifo"], BeforeValidator(lower_case)]
+Adaptive = Annotated[Literal["off", "aimd", "vegas"], BeforeValidator(lower_case)]
+Latency = Annotated[Literal["attempt", "first_item"], BeforeValidator(lower_case)]
+Oversized = Annotated[Literal["refuse", "clamp"], BeforeValidator(lower_case)]
 Errors = Annotated[Literal["native", "standard"], BeforeValidator(lower_case)]
 Kind = Annotated[FailureKind, BeforeValidator(lower_case)]
 
