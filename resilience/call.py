@@ -22,24 +22,26 @@ from typing import Any, TypeVar, final
 import anyio
 
 from resilience._core.budget import Charge
-from resilience._core.states import Permit, Refusal
-from resilience._core.words import UNSET, Reason, Verdict
+from resilience._core.states import Permit
+from resilience._core.words import UNSET, Reason, Usage, Verdict
+from resilience.admission import Admission
 from resilience.classify import attach
 from resilience.errors import (
     CallRejected,
-    DeadlineExceeded,
     ProviderError,
-    ProviderGated,
     ResilienceError,
+    UnacceptableResult,
     annotate,
     leave,
 )
-from resilience.failure import Failure, FailureKind
-from resilience.guard import Guard, guard, here, is_inside, outer_deadline
+from resilience.failure import Delivery, Failure, FailureKind
+from resilience.guard import Guard, guard, here, is_inside
 from resilience.lane import SLACK, Lane
+from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
+from resilience.results import dispose, judge
 from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
 
@@ -64,14 +66,15 @@ class Call:
     """
 
     __slots__ = (
+        "_began",
         "_charge",
         "_delay",
-        "_ends",
         "_error",
         "_failure",
         "_permit",
         "_task",
         "_tell",
+        "_way",
         "attempt",
         "began",
         "lane",
@@ -92,36 +95,46 @@ class Call:
         self.attempt = attempt
         self._task, loop = here()
         self.lane = runtime.lane_for(plan, loop)
-        self._ends = began + plan.total
+        self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
+        self._began = began
         self._delay = 0.0
         self._charge: Charge | None = None
         self._error: BaseException | None = None
         self._failure: Failure | None = None
         self._permit = _NO_PERMIT
         self._tell = Teller(runtime, plan.operation)
-        if plan.deadline is not None:  # its clock may be another one than ours
-            now = runtime.clock()
-            self._ends = min(self._ends, now + plan.deadline.remaining())
         if attempt:
             runtime.common.count_call()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    async def run(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        """Make attempts until one succeeds or the last error is final."""
+    async def run(
+        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, hold: bool = False
+    ) -> T:
+        """
+        Make attempts until one succeeds or the last error is final.
+
+        With *hold* an attempt that has a result is not over: its permit and its turn stay with the call.
+        """
         try:
             while True:
                 attempt = await self.enter()
                 try:
                     with attempt:
                         result = await func(*args, **kwargs)
+                    if self.plan.accept is not None:
+                        judge(result, self.plan.accept, self.runtime.name, self.plan.operation)
                 except BaseException as error:
                     if not self.failed(error, attempt.began, attempt.limit, expired=attempt.expired):
                         self.raise_as_asked(error, func)
                         raise
                 else:
-                    self.succeeded(attempt.began)
+                    self._began = attempt.began
+                    if not hold:
+                        self.succeeded(attempt.began, result)
                     return result
+                if isinstance(self._error, UnacceptableResult):
+                    await dispose(self._error.result)
                 await self.pause()
         finally:
             self.forget()
@@ -149,7 +162,11 @@ class Call:
             CallRejected: No attempt was made and none may be.
             BaseException: A further attempt is refused: the last error of the provider.
         """
-        answer = await self._admitted()
+        try:
+            answer = await self._way.permit()
+        except BaseException:
+            self.charge_back()
+            raise
         if isinstance(answer, CallRejected):
             try:
                 raise self._refused(answer)
@@ -161,37 +178,6 @@ class Call:
             self.runtime.common.count_call()
         self.attempt += 1
         return self._guard()
-
-    async def _admitted(self) -> Permit | CallRejected:
-        runtime, waited = self.runtime, 0.0
-        while True:
-            now = runtime.clock()
-            if now >= self._ends - SLACK:
-                overdue = f"it passed {now - self._ends:.3g} s ago"
-                return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
-            if (refusal := runtime.peek(now)) is not None and not self._borrows():
-                return runtime.breaker.refused(refusal)
-            left = runtime.common.gate_left(now)
-            if left and waited + left > runtime.settings.gate.max_wait + SLACK:
-                return self._gated(now)
-            if not (wait := runtime.common.gate_wait(now)):
-                answer = runtime.acquire(self._task, now)
-                return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
-            if wait >= self._remaining(now):
-                return self._gated(now, "its end lies behind the caller's deadline")
-            try:
-                await anyio.sleep(wait)
-            except BaseException:
-                self.charge_back()
-                raise
-            waited += wait
-
-    def _gated(self, now: float, deadline: str = "") -> CallRejected:
-        name, left = self.runtime.name, self.runtime.common.gate_left(now)
-        if deadline:
-            return ProviderGated(name, Reason.DEADLINE_WOULD_PASS, left, deadline)
-        longest = self.runtime.settings.gate.max_wait
-        return ProviderGated(name, Reason.PROVIDER_GATED, left, f"a call waits {longest:g} s at most")
 
     def _refused(self, rejection: CallRejected) -> BaseException:
         """Return what to raise when the next attempt is refused: the last error, if there was one."""
@@ -205,13 +191,10 @@ class Call:
             return standard
         return self._error
 
-    def _borrows(self) -> bool:
-        return self._task in self.runtime.probing
-
     def _guard(self) -> Guard:
         plan = self.plan
         now = self.runtime.clock()
-        limit = min(plan.limit, self._ends - now)
+        limit = min(plan.limit, self._way.ends - now)
         return guard(
             self.lane,
             began=now,
@@ -221,18 +204,13 @@ class Call:
             task=self._task,
         )
 
-    def _remaining(self, now: float) -> float:
-        """Return the seconds until the earliest deadline anybody set around this call."""
-        ends = min(self._ends, outer_deadline(self._task, self.lane.loop))
-        return min(ends - now, anyio.current_effective_deadline() - anyio.current_time())
-
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def succeeded(self, began: float) -> None:
+    def succeeded(self, began: float, result: object = None) -> None:
         """Return the permit of an attempt that succeeded."""
         runtime = self.runtime
         now = runtime.clock()
-        self._release(Verdict.SUCCESS, began, now, None)
+        self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
         if self.attempt > 1:
             self._tell.recovered(self.attempt, now - self.began)
 
@@ -257,19 +235,16 @@ class Call:
         runtime = self.runtime
         now = runtime.clock()
         if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
-            self._release(Verdict.IGNORED, began, now, None)
+            self._release(Verdict.IGNORED, now, None, slow=self._slow(began, now))
             return False
         nested = self._was_retried_inside(error, began)
-        failure = runtime.classify(error)
-        failure = failure.attributed(
-            provider=runtime.name, operation=self.plan.operation, attempts=self.attempt, time=runtime.wall_clock()
-        )
+        failure = self._classified(error)
         # A limit that the caller's deadline cut short says little: only that the attempt was slow, if it was.
         cut_short = expired and limit < self.plan.limit
         # The inner call has told the breaker, unless it borrowed our probe: then the vote is ours.
         told = nested and not self._permit.probe
         verdict = Verdict.IGNORED if cut_short or told else runtime.breaker.verdict(error, failure)
-        self._release(verdict, began, now, failure)
+        self._release(verdict, now, failure, slow=self._slow(began, now))
         if expired:
             self._tell.timed_out(error, self.attempt, now - began)
         if not nested:
@@ -282,10 +257,56 @@ class Call:
         self._error, self._failure = error, failure
         return True
 
-    def _release(self, verdict: Verdict, began: float, now: float, failure: Failure | None) -> None:
+    # -- held open -------------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep permit and turn of the attempt that has just returned."""
+        self.runtime.held += 1
+
+    def renew(self) -> None:
+        """Renew the lease of a probe that shows signs of life."""
+        if self._permit.probe:
+            self.runtime.renew(self._permit)
+
+    def used(self, usage: Usage) -> None:
+        """Settle what the attempt has really used up."""
+        self._way.turn.settle(usage)
+
+    def let_go(self, error: BaseException | None, verdict: Verdict | None, *, slow: bool) -> Failure | None:
+        """End a held attempt with what came of it. There is no other attempt after it."""
+        runtime = self.runtime
+        runtime.held -= 1
+        now = runtime.clock()
+        if error is None or not isinstance(error, Exception):
+            usual = Verdict.SUCCESS if error is None else Verdict.IGNORED
+            self._release(verdict or usual, now, None, slow=slow)
+            if error is None and self.attempt > 1:
+                self._tell.recovered(self.attempt, now - self.began)
+            return None
+        failure = self._classified(error)
+        self._release(verdict or runtime.breaker.verdict(error, failure), now, failure, slow=slow)
+        runtime.obey(failure, now)
+        self._tell.failed(failure, self.attempt, now - self._began)
+        self._give_up(error, failure, Reason.STREAM_COMMITTED)
+        return failure
+
+    def _release(self, verdict: Verdict, now: float, failure: Failure | None, *, slow: bool) -> None:
         permit, self._permit = self._permit, _NO_PERMIT
-        slow = now - began >= self.plan.slow_after
+        turn, self._way.turn = self._way.turn, NO_TURN
         self.runtime.settle(permit, verdict, now, slow=slow, failure=failure, task=self._task)
+        if failure is not None and failure.delivery is Delivery.UNSENT:
+            turn.refund()
+        else:
+            turn.leave()
+
+    def _slow(self, began: float, now: float) -> bool:
+        return now - began >= self.plan.slow_after
+
+    def _classified(self, error: BaseException) -> Failure:
+        runtime = self.runtime
+        return runtime.classify(error).attributed(
+            provider=runtime.name, operation=self.plan.operation, attempts=self.attempt, time=runtime.wall_clock()
+        )
 
     def _was_retried_inside(self, error: BaseException, began: float) -> bool:
         """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
@@ -307,10 +328,10 @@ class Call:
         if decision.reason is not None:
             return decision.reason
         delay = decision.delay
-        if now + delay >= self._ends - SLACK or delay >= self._remaining(now):
+        if now + delay >= self._way.ends - SLACK or delay >= self._way.remaining(now):
             return Reason.DEADLINE_WOULD_PASS
         refusal = runtime.peek(now + delay)
-        if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._borrows():
+        if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._way.borrows:
             return refusal.reason
         if runtime.common.gate_left(now) > delay + runtime.settings.gate.max_wait:
             return Reason.PROVIDER_GATED
@@ -330,7 +351,7 @@ class Call:
         try:
             refresh = self.plan.refresh
             if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
-                with anyio.move_on_after(self._ends - self.runtime.clock()):
+                with anyio.move_on_after(self._way.ends - self.runtime.clock()):
                     await refresh()
             await anyio.sleep(self._delay)
         except BaseException:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
-from resilience._core.words import UNSET, Unset
+from resilience._core.words import UNSET, Priority, Unset, Usage
 from resilience.errors import ConfigurationError
-from resilience.plan import Plan
+from resilience.plan import NOTHING, Accept, Plan
 from resilience.policies.deadline import Deadline
 from resilience.runtime import ProviderRuntime
 from resilience.settings import RetrySettings
@@ -27,6 +27,13 @@ class Options:
     idempotent: bool | Unset | None = UNSET
     retry: RetrySettings | bool = True
     refresh: Callable[[], Awaitable[object]] | None = None
+    priority: Priority = Priority.DEFAULT
+    reserve: Usage = NOTHING
+    usage: Callable[[Any], Usage] | None = None
+    accept: Accept | None = None
+    coalesce: str | None = None
+    idempotency_key: str | bool = False
+    propagate: bool = False
 
     def changed(self, **given: Any) -> Options:
         """
@@ -38,6 +45,8 @@ class Options:
         written = {name: value for name, value in given.items() if value is not UNSET}
         for name, value in written.items():
             _CHECKS[name](name, value)
+        if "priority" in written:
+            written["priority"] = Priority(written["priority"])
         return replace(self, **written)
 
     def plan(self, runtime: ProviderRuntime) -> Plan:
@@ -57,6 +66,13 @@ class Options:
             idempotent=self.idempotent,
             deadline=self.deadline,
             refresh=self.refresh,
+            priority=self.priority,
+            reserve=self.reserve,
+            usage=self.usage,
+            accept=self.accept,
+            coalesce=self.coalesce,
+            idempotency_key=self.idempotency_key,
+            propagate=self.propagate,
         )
 
 
@@ -105,6 +121,45 @@ def _check_refresh(name: str, value: object) -> None:
         _refuse(name, value, "an async function without arguments", "was the function called already?")
 
 
+def _check_priority(name: str, value: object) -> None:
+    if value not in tuple(Priority):
+        _refuse(name, value, "one of " + ", ".join(repr(str(each)) for each in Priority))
+
+
+def _check_reserve(name: str, value: object) -> None:
+    if not isinstance(value, Usage):
+        _refuse(name, value, "Usage(tokens=..., cost=...)")
+    for part in ("tokens", "cost"):
+        amount: object = getattr(value, part)
+        wrong = isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf
+        if amount is not None and wrong:
+            _refuse(name, value, f"{part} to be a finite number that is not negative")
+
+
+def _check_function(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        _refuse(name, value, "a function that takes a result", "was the function called already?")
+
+
+def _check_coalesce(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        _refuse(name, value, "a text that is the same for calls that are the same")
+
+
+def _check_key(name: str, value: object) -> None:
+    if isinstance(value, bool):
+        return
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not 0 < len(value) <= _KEY:
+        _refuse(name, value, f"True to have one made, or 1 to {_KEY} printable ASCII characters")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        _refuse(name, value, "True or False")
+
+
+_KEY = 255  # what Stripe and its followers take
+
 _CHECKS = {
     "timeout": _check_seconds,
     "attempt_timeout": _check_seconds,
@@ -113,4 +168,11 @@ _CHECKS = {
     "idempotent": _check_idempotent,
     "retry": _check_retry,
     "refresh": _check_refresh,
+    "priority": _check_priority,
+    "reserve": _check_reserve,
+    "usage": _check_function,
+    "accept": _check_function,
+    "coalesce": _check_coalesce,
+    "idempotency_key": _check_key,
+    "propagate": _check_bool,
 }

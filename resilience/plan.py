@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TypedDict, Unpack, final
+from typing import Any, Final, TypeAlias, TypedDict, Unpack, final
 
-from resilience._core.words import UNSET, Unset
+from resilience._core.words import UNSET, Priority, Unset, Usage
+from resilience.failure import Failure, FailureKind
 from resilience.policies.deadline import Deadline
 from resilience.policies.retry import RetryHandler
-from resilience.settings import ProviderSettings, RetrySettings
+from resilience.settings import HedgeSettings, ProviderSettings, RetrySettings, StreamSettings
+
+Accept: TypeAlias = Callable[[Any], bool | FailureKind | Failure]
+"""Judges a result: True if it is one, False or what it is a failure of if it is not."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -21,6 +25,16 @@ class PlanOptions(TypedDict, total=False):
     idempotent: bool | Unset | None
     deadline: Deadline | None
     refresh: Callable[[], Awaitable[object]] | None
+    priority: Priority
+    reserve: Usage
+    usage: Callable[[Any], Usage] | None
+    accept: Accept | None
+    coalesce: str | None
+    idempotency_key: str | bool
+    propagate: bool
+
+
+NOTHING: Final = Usage()
 
 
 @final
@@ -39,22 +53,52 @@ class Plan:
         own_limit: Whether its limits are a view's own: such calls share no lane's timer.
         deadline: A moment that nothing may pass.
         refresh: Renews credentials.
+        priority: How much it matters when there is no room for all.
+        reserve: What it is going to use up, as far as anybody knows before.
+        usage: Reads from a result what it has used up.
+        accept: Judges results; None: every result is one.
+        coalesce: Calls of the same key under way at the same time are one.
+        idempotency_key: The key for all its attempts, True to make one, False for none.
+        propagate: Whether the function can read the deadline.
+        hedge: When a second attempt starts beside the first; None: never.
+        stream: How long the parts of a stream may take.
+        fast: Whether such calls may take the fast path.
     """
 
     __slots__ = (
+        "accept",
+        "coalesce",
         "deadline",
+        "fast",
+        "hedge",
+        "idempotency_key",
         "idempotent",
         "limit",
         "operation",
         "own_limit",
+        "priority",
+        "propagate",
         "refresh",
+        "reserve",
         "retry",
         "slow_after",
         "standard",
+        "stream",
         "total",
+        "usage",
     )
 
+    accept: Accept | None
+    coalesce: str | None
     deadline: Deadline | None
+    fast: bool
+    hedge: HedgeSettings | None
+    idempotency_key: str | bool
+    priority: Priority
+    propagate: bool
+    reserve: Usage
+    stream: StreamSettings
+    usage: Callable[[Any], Usage] | None
     idempotent: bool | None
     limit: float
     operation: str
@@ -92,6 +136,21 @@ class Plan:
         self.own_limit = attempt_timeout is not UNSET or total is not UNSET or options.get("deadline") is not None
         self.deadline = options.get("deadline")
         self.refresh = options.get("refresh")
+        self.priority = options.get("priority", Priority.DEFAULT)
+        self.reserve = options.get("reserve", NOTHING)
+        self.usage = options.get("usage")
+        self.accept = options.get("accept")
+        self.coalesce = options.get("coalesce")
+        self.idempotency_key = options.get("idempotency_key", False)
+        self.propagate = options.get("propagate", False)
+        self.hedge = merged.hedge if merged.hedge.enabled and self.idempotent is True else None
+        self.stream = merged.stream
+        self.fast = not (self.own_limit or self._looks_closer())
+
+    def _looks_closer(self) -> bool:
+        """Whether such calls ask for something that the fast path does not know."""
+        asked = (self.reserve != NOTHING, self.usage, self.accept, self.coalesce is not None, self.hedge)
+        return any((*asked, self.idempotency_key, self.propagate, self.priority is not Priority.DEFAULT))
 
     @property
     def scope(self) -> str:

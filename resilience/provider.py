@@ -11,19 +11,20 @@ from __future__ import annotations
 from asyncio import CancelledError, Task
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar, final
+from typing import Any, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
 
 from resilience._core.states import Period, Permit
-from resilience._core.words import UNSET, Unset, Verdict
+from resilience._core.words import UNSET, Priority, Unset, Usage, Verdict
 from resilience.attempts import Attempts
 from resilience.call import Call
 from resilience.classify import Rule
 from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
 from resilience.events import Event, Listener
+from resilience.hold import Hold
 from resilience.lane import NO_LANE, Lane, get_ident, task_of
 from resilience.options import Options, View
 from resilience.outcome import Outcome
-from resilience.plan import Plan
+from resilience.plan import Accept, Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.deadline import Deadline
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
@@ -33,6 +34,8 @@ from resilience.settings import RetrySettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
 
 
 @final
@@ -146,6 +149,22 @@ class ResilientProvider:
         except Exception as error:
             return Outcome(None, error)  # not by a name of its own, which would be a cycle through this frame
 
+    async def hold(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Hold[T]:
+        """
+        Like `execute`, but keep the attempt open after *func* has returned, until `Hold.end`.
+
+        For work whose outcome is known later, such as a response whose body is still to be read: the permit, the
+        place and the reservations stay with it. No limit of ours interrupts it any more.
+
+        Raises:
+            Exception: As `execute` does.
+        """
+        runtime = self._current()
+        if not runtime.enabled:
+            return Hold(await func(*args, **kwargs), None)
+        call = Call(runtime, self._plan(), runtime.clock())
+        return Hold(await call.run(func, args, kwargs, hold=True), call)
+
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """
         Decorate *func* so that each call of it goes through `execute`; its signature stays.
@@ -189,6 +208,13 @@ class ResilientProvider:
         idempotent: bool | Unset | None = UNSET,
         retry: RetrySettings | bool | Unset = UNSET,
         refresh: Callable[[], Awaitable[object]] | Unset | None = UNSET,
+        priority: Priority | PriorityName | Unset = UNSET,
+        reserve: Usage | Unset = UNSET,
+        usage: Callable[[Any], Usage] | Unset | None = UNSET,
+        accept: Accept | Unset | None = UNSET,
+        coalesce: str | Unset | None = UNSET,
+        idempotency_key: str | bool | Unset = UNSET,
+        propagate: bool | Unset = UNSET,
     ) -> ResilientProvider:
         """
         Return a view of this provider: the same state, other options. What is not given stays as it is.
@@ -202,6 +228,16 @@ class ResilientProvider:
                 None: every failure that is worth it is retried.
             retry: Other retry settings; False: none; True: as the settings have it.
             refresh: Renews credentials; awaited once before the one retry that an authentication error gets.
+            priority: ``"critical"``, ``"default"`` or ``"sheddable"``: who is refused first when there is no room.
+            reserve: What a call is expected to use up: tokens of the rate limit, money of the cost limit.
+            usage: Reads from a result what it has really used up; the difference to *reserve* is settled.
+            accept: Judges a result: True if it is one; False, a `FailureKind` or a `Failure` if it is a failure.
+                It is then retried and counts against the provider, and the last one is raised as
+                `UnacceptableResult`. Discarded results are closed.
+            coalesce: Calls with the same text that are under way at the same time are made once.
+            idempotency_key: True: make one key per call, the same on each attempt, for `idempotency_key` inside the
+                function. A text: use that.
+            propagate: Whether `deadline` tells the remaining time inside the function.
 
         Raises:
             ConfigurationError: A value makes no sense.
@@ -214,6 +250,13 @@ class ResilientProvider:
             idempotent=idempotent,
             retry=retry,
             refresh=refresh,
+            priority=priority,
+            reserve=reserve,
+            usage=usage,
+            accept=accept,
+            coalesce=coalesce,
+            idempotency_key=idempotency_key,
+            propagate=propagate,
         )
         runtime = self._current()
         return _handle(runtime, View(options, options.plan(runtime)))
@@ -290,7 +333,7 @@ class ResilientProvider:
         if not runtime.enabled:
             return await func(*args, **kwargs)
         call = Call(runtime, self._plan(), runtime.clock())
-        if call.lane.loop is not None and not call.plan.own_limit:
+        if call.lane.loop is not None and call.plan.fast:
             self._lane = call.lane  # from the next call on the fast path
         return await call.run(func, args, kwargs)
 

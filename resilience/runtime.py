@@ -76,6 +76,7 @@ class ProviderRuntime:
         "enabled",
         "exhausted",
         "handle",
+        "held",
         "lanes",
         "name",
         "plan",
@@ -100,6 +101,7 @@ class ProviderRuntime:
     common: Common
     enabled: bool
     exhausted: int
+    held: int
     name: str
     plan: Plan
     recovered: int
@@ -126,6 +128,7 @@ class ProviderRuntime:
         self.lanes: dict[tuple[object, float], Lane] = {}
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
+        self.held = 0
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
         self.refused_until = -math.inf
@@ -233,8 +236,8 @@ class ProviderRuntime:
 
     @property
     def in_flight(self) -> int:
-        """How many attempts are running, in all loops."""
-        return sum(lane.in_flight() for lane in list(self.lanes.values()))
+        """How many attempts are running, in all loops, those held open included."""
+        return self.held + sum(lane.in_flight() for lane in list(self.lanes.values()))
 
     def hanging(self, count: int, now: float) -> None:
         """A lane's timer found *count* attempts slow already."""
@@ -309,6 +312,11 @@ class ProviderRuntime:
             self.probing.discard(task)
         self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
 
+    def renew(self, permit: Permit) -> None:
+        """Give a probe that shows signs of life as long again."""
+        with self.common.lock:
+            self.breaker.circuit.renew(permit, self.clock())
+
     def classify(self, error: BaseException) -> Failure:
         """Classify *error* by the provider's own rules first."""
         return classify(error, rules=self.rules)
@@ -378,6 +386,7 @@ class ProviderRuntime:
         self.lanes = {}
         self.probing = set()
         self.waiting = set()
+        self.held = 0
         self._zero()
         self.plan = self.plan_for("")
         self.breaker.start_anew()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from resilience.classify._chain import of_error, of_response
-from resilience.classify._finding import CATEGORIES
+from resilience.classify._finding import CATEGORIES as CATEGORIES
 from resilience.errors import ProviderError, leave
 from resilience.failure import Category, Failure, FailureKind
 

@@ -12,7 +12,7 @@ from resilience.classify._foreign import is_bare, members, name_of, root_of, saf
 from resilience.classify._libraries import of_class
 from resilience.classify._roots import of_root
 from resilience.classify._texts import of_text, of_value_error
-from resilience.errors import CallRejected, CallTimeout, ConfigurationError, ProviderError
+from resilience.errors import CallRejected, CallTimeout, ConfigurationError, ProviderError, UnacceptableResult
 from resilience.failure import Category, Delivery, Failure, FailureKind, Verdict
 
 _LONGEST_CHAIN = 32
@@ -48,7 +48,7 @@ def of_error(error: BaseException, now: float | None, depth: int = 0) -> Failure
     error = _unwrapped(error)
     if not isinstance(error, Exception):
         return _CANCELLED.failure(name_of(error))
-    if isinstance(error, ProviderError) and (failure := _of_ours(error)) is not None:
+    if isinstance(error, _WITH_FAILURE) and (failure := _of_ours(error)) is not None:
         return failure  # it names the error that it stands for
     failure = _walk(error, now, depth) or _of_itself(error)
     if failure.retry_after is None and (pause := _hints.seconds(safely(error, "retry_after"))) is not None:
@@ -157,8 +157,11 @@ def _of_classes(link: BaseException) -> Finding | None:
     return None
 
 
+_WITH_FAILURE = (ProviderError, UnacceptableResult)
+
+
 def _of_ours(error: BaseException) -> Failure | None:
-    if isinstance(error, ProviderError):
+    if isinstance(error, _WITH_FAILURE):
         failure: object = safely(error, "failure")
         return failure if isinstance(failure, Failure) else None
     if isinstance(error, CallRejected):

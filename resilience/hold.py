@@ -1,0 +1,84 @@
+"""
+A call whose function has returned while its outcome is still open: a stream, a response whose body is being read.
+
+======================  ===========================================================================================
+state                   what leads out of it
+======================  ===========================================================================================
+held                    `Hold.end`, once: with nothing (success), an error (what it is classified as) or a verdict
+ended                   nothing: everything was given back, and ending again changes nothing
+======================  ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import TracebackType
+from typing import Generic, TypeVar, final
+
+from resilience._core.words import Usage, Verdict
+from resilience.call import Call
+from resilience.failure import Failure
+
+T = TypeVar("T")
+
+
+@final
+class Hold(Generic[T]):
+    """
+    What `ResilientProvider.hold` returns: the value, and the attempt's permit, place and reservations until `end`.
+
+    Use it as an ``async with`` block, or call `end` exactly once, wherever the work with the value is over.
+
+    Attributes:
+        value: What the function returned.
+    """
+
+    __slots__ = ("__weakref__", "_call", "value")
+
+    value: T
+
+    def __init__(self, value: T, call: Call | None) -> None:
+        self.value = value
+        self._call = call
+        if call is not None:
+            call.hold()
+
+    def renew(self) -> None:
+        """Show a sign of life: a half-open circuit's probe may take as long again."""
+        if self._call is not None:
+            self._call.renew()
+
+    def settle(self, usage: Usage) -> None:
+        """Tell what the call has really used up; the difference to what was reserved is given back, or taken."""
+        if self._call is not None:
+            self._call.used(usage)
+
+    def end(
+        self, error: BaseException | None = None, *, verdict: Verdict | None = None, slow: bool = False
+    ) -> Failure | None:
+        """
+        Give back everything that is held. Only the first time counts.
+
+        Args:
+            error: What went wrong; None if all went well.
+            verdict: What this says about the provider. Default: None, what *error* is classified as.
+            slow: Whether it was slow, whatever else it was.
+
+        Returns:
+            The classified *error*; None if there is none, or if it is nobody's failure, such as a cancellation.
+        """
+        call, self._call = self._call, None
+        return call.let_go(error, verdict, slow=slow) if call is not None else None
+
+    async def __aenter__(self) -> T:
+        return self.value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end(error)
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            warnings.warn("a Hold was dropped without end(): its permit was kept until now", ResourceWarning, 2)
+            self.end(verdict=Verdict.IGNORED)
