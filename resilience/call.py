@@ -77,6 +77,7 @@ class Call:
         "_way",
         "attempt",
         "began",
+        "follow",
         "lane",
         "plan",
         "runtime",
@@ -84,6 +85,7 @@ class Call:
 
     attempt: int
     began: float
+    follow: Callable[[Failure, bool], Reason | None] | None
     lane: Lane
     plan: Plan
     runtime: ProviderRuntime
@@ -103,6 +105,7 @@ class Call:
         self._failure: Failure | None = None
         self._permit = _NO_PERMIT
         self._tell = Teller(runtime, plan.operation)
+        self.follow = None  # decides in place of the retries what follows a failure
         if attempt:
             runtime.common.count_call()
 
@@ -172,7 +175,18 @@ class Call:
                 raise self._refused(answer)
             finally:
                 del answer  # it holds this frame
-        self._permit = answer
+        return self._leave(answer)
+
+    async def enter_at_once(self) -> Guard | None:
+        """Like `enter`, but return None where that would be refused or would have to wait; nobody is told."""
+        with anyio.CancelScope() as scope:
+            scope.cancel()  # it takes effect where something waits
+            answer = await self._way.permit()
+            return self._leave(answer) if isinstance(answer, Permit) else None
+        return None
+
+    def _leave(self, permit: Permit) -> Guard:
+        self._permit = permit
         self._charge = None  # the retry leaves: what it cost stays spent
         if not self.attempt:
             self.runtime.common.count_call()
@@ -184,12 +198,16 @@ class Call:
         if self._error is None or self._failure is None:
             return self.runtime.reject(rejection, self.plan.operation)
         self.charge_back()
-        self._give_up(self._error, self._failure, rejection.reason)
-        if self._is_providers(self._error, self._failure):
-            standard = ProviderError(self._failure)
-            standard.__cause__ = self._error
+        return self._given_up(self._error, self._failure, rejection.reason)
+
+    def _given_up(self, error: BaseException, failure: Failure, reason: Reason) -> BaseException:
+        """Give up on an error after all, and return what to raise for it."""
+        self._give_up(error, failure, reason)
+        if self._is_providers(error, failure):
+            standard = ProviderError(failure)
+            standard.__cause__ = error
             return standard
-        return self._error
+        return error
 
     def _guard(self) -> Guard:
         plan = self.plan
@@ -250,7 +268,10 @@ class Call:
         if not nested:
             runtime.obey(failure, now)
         self._tell.failed(failure, self.attempt, now - began)
-        reason = Reason.ALREADY_RETRIED if nested else self._schedule(failure, now)
+        if self.follow is not None:
+            reason = self.follow(failure, nested)
+        else:
+            reason = Reason.ALREADY_RETRIED if nested else self._schedule(failure, now)
         if reason is not None:
             self._give_up(error, failure, reason)
             return False
