@@ -11,24 +11,21 @@ from __future__ import annotations
 from asyncio import CancelledError, Task
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import Any, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar, final
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, final
 
 from resilience._core.states import Period, Permit
 from resilience._core.words import UNSET, Priority, Unset, Usage, Verdict
 from resilience.attempts import Attempts
 from resilience.call import Call
-from resilience.classify import Rule
 from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
-from resilience.events import Event, Listener
+from resilience.handle import Handle
 from resilience.hold import Hold
 from resilience.lane import NO_LANE, Lane, get_ident, task_of
 from resilience.options import Options, View
 from resilience.outcome import Outcome
-from resilience.plan import Accept, Plan
-from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.plan import Accept
 from resilience.policies.deadline import Deadline
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
-from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
 from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
 from resilience.settings import RetrySettings
 
@@ -39,7 +36,7 @@ PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
 
 
 @final
-class ResilientProvider:
+class ResilientProvider(Handle):
     """
     A handle on one provider: calls made through it are protected.
 
@@ -55,11 +52,7 @@ class ResilientProvider:
         ConfigurationError: The name is not one, or the environment holds something that makes no sense.
     """
 
-    __slots__ = ("_lane", "_runtime", "_view")
-
-    _lane: Lane
-    _runtime: ProviderRuntime
-    _view: View | None
+    __slots__ = ()
 
     def __new__(
         cls, name: str, *, endpoint: str | None = None, registry: ProviderRegistry | None = None
@@ -261,72 +254,7 @@ class ResilientProvider:
         runtime = self._current()
         return _handle(runtime, View(options, options.plan(runtime)))
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a ResilientProvider lives in its process: send its name, and make a handle where it arrives")
-
-    # -- looking ---------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The provider's name, with ``/endpoint`` where one was given."""
-        return self._runtime.name
-
-    @property
-    def breaker(self) -> CircuitBreaker:
-        """The provider's circuit breaker: its state, and `open`, `close` and `reset` by hand."""
-        return self._current().breaker
-
-    def snapshot(self) -> ProviderSnapshot:
-        """Return the provider's figures as they are now."""
-        return take_snapshot(self._current())
-
-    def explain(self) -> Explanation:
-        """Return what would happen to a call now, and why, with figures. Changes nothing."""
-        return explain(self._current(), self._plan())
-
-    def subscribe(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
-        """
-        Call *listener* with every event of this provider, or with those of *kinds*.
-
-        Returns:
-            A function that ends the subscription.
-
-        Raises:
-            TypeError: *listener* cannot be called, or a kind is not a class of events.
-        """
-        return self._current().bus.subscribe(listener, *kinds)
-
-    def add_rule(self, rule: Rule) -> None:
-        """
-        Let *rule* classify this provider's errors before the built-in rules do.
-
-        Args:
-            rule: A function from an error to a `Failure`, a `FailureKind`, or None to pass it on.
-
-        Raises:
-            TypeError: *rule* cannot be called.
-        """
-        if not callable(rule):
-            raise TypeError(f"a rule is a function from an error to a Failure, a FailureKind or None, not {rule!r}")
-        runtime = self._current()
-        runtime.rules = (*runtime.rules, rule)
-
-    def __repr__(self) -> str:
-        return f"<ResilientProvider {self.name!r} {self.explain().text}>"
-
     # -- behind the fast path --------------------------------------------------------------------------------------
-
-    def _plan(self) -> Plan:
-        return self._runtime.plan if self._view is None else self._view.plan
-
-    def _current(self) -> ProviderRuntime:
-        """Return the runtime, or its successor if the registry has forgotten it meanwhile."""
-        while (successor := self._runtime.successor) is not None:
-            self._runtime = runtime = successor()
-            self._lane = NO_LANE
-            if self._view is not None:
-                self._view = View(self._view.options, self._view.options.plan(runtime))
-        return self._runtime
 
     async def _look_closer(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         runtime = self._current()
