@@ -44,6 +44,7 @@ from resilience.policies.retry import attempts_note
 from resilience.results import dispose, judge
 from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
+from resilience.waiting import wait
 
 T = TypeVar("T")
 
@@ -124,7 +125,8 @@ class Call:
                 attempt = await self.enter()
                 try:
                     with attempt:
-                        result = await func(*args, **kwargs)
+                        reached = self.runtime.disturbed(func) if self.runtime.chaos else func
+                        result = await reached(*args, **kwargs)
                     if self.plan.accept is not None:
                         judge(result, self.plan.accept, self.runtime.name, self.plan.operation)
                 except BaseException as error:
@@ -280,9 +282,10 @@ class Call:
 
     # -- held open -------------------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Keep permit and turn of the attempt that has just returned."""
+    def hold(self) -> bool:
+        """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
         self.runtime.held += 1
+        return self._slow(self._began, self.runtime.clock())
 
     def renew(self) -> None:
         """Renew the lease of a probe that shows signs of life."""
@@ -374,7 +377,7 @@ class Call:
             if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
                 with anyio.move_on_after(self._way.ends - self.runtime.clock()):
                     await refresh()
-            await anyio.sleep(self._delay)
+            self._way.ends -= await wait(self._delay)
         except BaseException:
             self.charge_back()
             raise

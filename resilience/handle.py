@@ -13,6 +13,7 @@ from resilience.plan import Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
 from resilience.runtime import ProviderRuntime
+from resilience.settings import ProviderSettings
 
 
 class Handle:
@@ -28,6 +29,11 @@ class Handle:
     def name(self) -> str:
         """The provider's name, with ``/endpoint`` where one was given."""
         return self._runtime.name
+
+    @property
+    def settings(self) -> ProviderSettings:
+        """What holds for the provider, whatever a view of it changes."""
+        return self._current().settings
 
     @property
     def breaker(self) -> CircuitBreaker:

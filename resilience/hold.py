@@ -31,17 +31,18 @@ class Hold(Generic[T]):
 
     Attributes:
         value: What the function returned.
+        slow: Whether the function took so long that the attempt was slow up to then: for `end`, if that decides.
     """
 
-    __slots__ = ("__weakref__", "_call", "value")
+    __slots__ = ("__weakref__", "_call", "slow", "value")
 
+    slow: bool
     value: T
 
     def __init__(self, value: T, call: Call | None) -> None:
         self.value = value
         self._call = call
-        if call is not None:
-            call.hold()
+        self.slow = call is not None and call.hold()
 
     def renew(self) -> None:
         """Show a sign of life: a half-open circuit's probe may take as long again."""
