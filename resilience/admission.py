@@ -18,6 +18,7 @@ from resilience.lane import SLACK
 from resilience.limits import NO_TURN, Turn
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
+from resilience.waiting import wait as rest
 
 
 @final
@@ -58,6 +59,10 @@ class Admission:
         """Whether an outer call of the same task is a probe, which then covers this one."""
         return self._task in self._runtime.probing
 
+    @property
+    def _patience(self) -> float:
+        return self._runtime.settings.gate.max_wait if self._plan.may_wait else 0.0
+
     async def permit(self) -> Permit | CallRejected:
         """Wait where it helps, and take a permit and a turn; or say why not."""
         runtime, waited = self._runtime, 0.0
@@ -69,13 +74,15 @@ class Admission:
             if (refusal := runtime.peek(now)) is not None and not self.borrows:
                 return runtime.breaker.refused(refusal)
             left = runtime.common.gate_left(now)
-            if left and waited + left > runtime.settings.gate.max_wait + SLACK:
+            if left and waited + left > self._patience + SLACK:
                 return self._gated(now)
             if wait := runtime.common.gate_wait(now):
                 if wait >= self.remaining(now):
                     return self._gated(now, "its end lies behind the caller's deadline")
-                await anyio.sleep(wait)
                 waited += wait
+                if skipped := await rest(wait):
+                    self.ends -= skipped
+                    runtime.common.gate_wait(now + skipped)  # it was waited out, so it opens
                 continue
             answer = runtime.acquire(self._task, now)
             return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
@@ -84,5 +91,4 @@ class Admission:
         name, left = self._runtime.name, self._runtime.common.gate_left(now)
         if deadline:
             return ProviderGated(name, Reason.DEADLINE_WOULD_PASS, left, deadline)
-        longest = self._runtime.settings.gate.max_wait
-        return ProviderGated(name, Reason.PROVIDER_GATED, left, f"a call waits {longest:g} s at most")
+        return ProviderGated(name, Reason.PROVIDER_GATED, left, f"a call waits {self._patience:g} s at most")

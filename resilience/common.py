@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 from resilience._core.budget import Charge, RetryBudget
 from resilience._core.gate import Gate
@@ -26,20 +26,30 @@ _WORTH_TELLING = 1.0  # seconds
 
 @final
 class Tools:
-    """What a runtime gets from its registry: clocks, randomness and the bus above it."""
+    """What a runtime gets from its registry: clocks, randomness, the bus above it and the way to its neighbours."""
 
-    __slots__ = ("bus", "clock", "rng", "wall_clock")
+    __slots__ = ("bus", "clock", "neighbour", "rng", "wall_clock")
 
     bus: EventBus
     clock: Clock
+    neighbour: Callable[[str], Any]  # what it returns, a handle, stands above us
     rng: random.Random
     wall_clock: Clock
 
-    def __init__(self, *, clock: Clock, wall_clock: Clock, rng: random.Random, bus: EventBus) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        wall_clock: Clock,
+        rng: random.Random,
+        bus: EventBus,
+        neighbour: Callable[[str], Any],
+    ) -> None:
         self.clock = clock
         self.wall_clock = wall_clock
         self.rng = rng
         self.bus = bus
+        self.neighbour = neighbour
 
 
 class Member(Protocol):

@@ -34,6 +34,7 @@ class Options:
     coalesce: str | None = None
     idempotency_key: str | bool = False
     propagate: bool = False
+    may_wait: bool = True
 
     def changed(self, **given: Any) -> Options:
         """
@@ -73,6 +74,7 @@ class Options:
             coalesce=self.coalesce,
             idempotency_key=self.idempotency_key,
             propagate=self.propagate,
+            may_wait=self.may_wait,
         )
 
 

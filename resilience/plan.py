@@ -32,6 +32,7 @@ class PlanOptions(TypedDict, total=False):
     coalesce: str | None
     idempotency_key: str | bool
     propagate: bool
+    may_wait: bool
 
 
 NOTHING: Final = Usage()
@@ -60,6 +61,7 @@ class Plan:
         coalesce: Calls of the same key under way at the same time are one.
         idempotency_key: The key for all its attempts, True to make one, False for none.
         propagate: Whether the function can read the deadline.
+        may_wait: Whether it may wait to be admitted; False: who has somewhere else to go is refused at once.
         hedge: When a second attempt starts beside the first; None: never.
         stream: How long the parts of a stream may take.
         fast: Whether such calls may take the fast path.
@@ -74,6 +76,7 @@ class Plan:
         "idempotency_key",
         "idempotent",
         "limit",
+        "may_wait",
         "operation",
         "own_limit",
         "priority",
@@ -94,6 +97,7 @@ class Plan:
     fast: bool
     hedge: HedgeSettings | None
     idempotency_key: str | bool
+    may_wait: bool
     priority: Priority
     propagate: bool
     reserve: Usage
@@ -143,6 +147,7 @@ class Plan:
         self.coalesce = options.get("coalesce")
         self.idempotency_key = options.get("idempotency_key", False)
         self.propagate = options.get("propagate", False)
+        self.may_wait = options.get("may_wait", True)
         self.hedge = merged.hedge if merged.hedge.enabled and self.idempotent is True else None
         self.stream = merged.stream
         self.fast = not (self.own_limit or self._looks_closer())

@@ -89,6 +89,7 @@ class ProviderRegistry:
             wall_clock=wall_clock,
             rng=rng if rng is not None else random.Random(),
             bus=self.bus,
+            neighbour=self.provider,
         )
 
     def runtime(self, name: str, endpoint: str | None = None) -> ProviderRuntime:
