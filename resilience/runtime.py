@@ -71,6 +71,7 @@ class ProviderRuntime:
         "_rng",
         "breaker",
         "bus",
+        "chaos",
         "clock",
         "common",
         "enabled",
@@ -129,6 +130,7 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
+        self.chaos: tuple[Callable[[Any], Any], ...] = ()  # what tests put around every attempt
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
         self.refused_until = -math.inf
@@ -214,7 +216,7 @@ class ProviderRuntime:
     def refresh(self) -> None:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
-        usual = self.enabled and self.successor is None and not self.common.gate_was_closed
+        usual = self.enabled and self.successor is None and not self.common.gate_was_closed and not self.chaos
         door = circuit.door if usual else None
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
@@ -224,6 +226,18 @@ class ProviderRuntime:
         for lane in self.lanes.values():
             lane.door = door
             lane.turn_at = turn_at
+
+    def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
+        """Put *chaos* around every attempt from now on, in place of what was there."""
+        with self.common.lock:
+            self.chaos = chaos
+            self.refresh()
+
+    def disturbed(self, func: Any) -> Any:
+        """Return *func* as an attempt reaches it."""
+        for layer in self.chaos:
+            func = layer(func)
+        return func
 
     def _listeners_changed(self) -> None:
         with self.common.lock:

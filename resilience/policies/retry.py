@@ -24,6 +24,7 @@ from resilience.errors import ConfigurationError, annotate
 from resilience.events import CallFailed, CallRecovered, EventBus, RetryScheduled, process_bus
 from resilience.failure import Delivery, Failure, FailureKind
 from resilience.settings import RetrySettings
+from resilience.waiting import wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -220,7 +221,7 @@ class RetryHandler:
                 if attempt > 1:
                     self._recovered(attempt, began)
                 return result
-            await anyio.sleep(delay)
+            await wait(delay)
             attempt += 1
 
     def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
