@@ -357,7 +357,8 @@ class Call:
         refusal = runtime.peek(now + delay)
         if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._way.borrows:
             return refusal.reason
-        if runtime.common.gate_left(now) > delay + runtime.settings.gate.max_wait:
+        patience = delay + runtime.settings.gate.max_wait if plan.may_wait else 0.0
+        if runtime.common.gate_left(now) > patience:
             return Reason.PROVIDER_GATED
         if runtime.settings.budget.enabled:
             self._charge = runtime.common.charge(now)
