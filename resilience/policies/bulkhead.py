@@ -1,0 +1,522 @@
+"""
+The bulkhead: so many attempts at once and no more, and a short line for those who come too early.
+
+The line is `resilience._core.queue`, a limit that adapts itself `resilience._core.limit`; this is the part that holds
+a lock, parks tasks on their own loops and tells listeners.
+
+A place that gets free is handed to the next in line in the same step, so nobody can slip in between; whoever was
+given one and is cancelled before it could run hands it on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, final
+from weakref import WeakSet
+
+import anyio
+
+from resilience._core.queue import Line
+from resilience._core.words import Priority, Reason, Verdict
+from resilience.classify import classify
+from resilience.errors import BulkheadFull, ConfigurationError
+from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged, Event, EventBus, process_bus
+from resilience.policies._bulkhead import (
+    DROPS,
+    NO_LIMIT,
+    BulkheadRefusal,
+    BulkheadSnapshot,
+    Place,
+    State,
+    adaptive_limit,
+    fixed_limit,
+)
+from resilience.policies._waiter import Waiter
+from resilience.settings import BulkheadSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _none() -> int:
+    """No places are counted elsewhere."""
+    return 0
+
+
+def _nothing() -> None:
+    """Nobody needs to know whether somebody waits."""
+
+
+_alone: WeakSet[Bulkhead] = WeakSet()
+
+
+@final
+class Bulkhead:
+    """
+    Limits how many attempts run at once.
+
+    Use it as ``await bulkhead.call(fn, ...)``, as ``async with bulkhead:``, as a decorator, or, with a priority, as
+    ``with await bulkhead.acquire(priority=Priority.CRITICAL):``.
+
+    Args:
+        settings: Limits and waits. Default: `BulkheadSettings()`, which limits nothing.
+        name: What it protects; it stands in errors and events. Default: ``"bulkhead"``.
+        clock: A monotonic clock in seconds. Default: `time.monotonic`.
+        wall_clock: Seconds since the Unix epoch, for events. Default: `time.time`.
+        rng: Spreads the probes of a "vegas" limit. Default: a fresh `random.Random`.
+        bus: Where to tell events. Default: a bus of its own below the process-wide one.
+        elsewhere: Returns how many places are in use that no `Place` stands for; who frees one calls `freed`.
+        crowded: Called under the lock whenever the line gets its first waiter or loses its last.
+
+    Raises:
+        ConfigurationError: *name* is not a string, or *settings* are not `BulkheadSettings`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_adaptive",
+        "_clock",
+        "_crowd",
+        "_crowded",
+        "_elsewhere",
+        "_entered",
+        "_news",
+        "_over",
+        "_rng",
+        "_wall_clock",
+        "bus",
+        "granted",
+        "limit",
+        "line",
+        "lock",
+        "name",
+        "settings",
+    )
+
+    bus: EventBus
+    granted: int
+    """Places that are taken, not counting those *elsewhere*."""
+    limit: int
+    """How many places there are at present."""
+    line: Line[Place]
+    name: str
+    settings: BulkheadSettings
+
+    def __init__(
+        self,
+        settings: BulkheadSettings | None = None,
+        *,
+        name: str = "bulkhead",
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        bus: EventBus | None = None,
+        elsewhere: Callable[[], int] = _none,
+        crowded: Callable[[], None] = _nothing,
+    ) -> None:
+        if settings is not None and not isinstance(settings, BulkheadSettings):
+            raise ConfigurationError(
+                f"a bulkhead takes BulkheadSettings(...), not {type(settings).__name__}: "
+                "those of a provider hold them as .bulkhead"
+            )
+        if not isinstance(name, str):
+            raise ConfigurationError(f"a bulkhead's name is a string, not {name!r}")
+        self.settings = settings if settings is not None else BulkheadSettings()
+        self.name = name
+        self.bus = bus if bus is not None else EventBus(process_bus)
+        # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
+        self.lock: AbstractContextManager[Any] = threading.RLock()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._rng = rng if rng is not None else random.Random()
+        self._elsewhere = elsewhere
+        self._crowded = crowded
+        self.start_anew()
+        if elsewhere is _none:
+            _alone.add(self)  # one that is part of a provider is woken by it after a fork
+
+    def start_anew(self) -> None:
+        """Forget every place and every waiter without telling anybody: in a forked child, none of them exist."""
+        settings = self.settings
+        self.granted = 0
+        self.limit = fixed_limit(settings)
+        self.line = Line(settings.max_queue, lifo_when_overloaded=settings.order == "adaptive_lifo")
+        self._adaptive = adaptive_limit(settings, self._rng)
+        self._over = 0  # calls that run although no place was free, in shadow mode
+        self._crowd = False
+        self._news: list[Callable[[float], Event]] = []
+        self._entered: dict[int, list[tuple[Place, float]]] = {}
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self.line)
+
+    @property
+    def in_use(self) -> int:
+        """How many attempts run."""
+        return self.granted + self._over + self._elsewhere()
+
+    def snapshot(self) -> BulkheadSnapshot:
+        """Return the figures as they are now."""
+        with self.lock:
+            return BulkheadSnapshot(
+                name=self.name,
+                mode=self.settings.mode,
+                limit=self.limit if self.limit != NO_LIMIT else None,
+                in_use=self.in_use,
+                waiting=self.waiting,
+                max_queue=self.line.size,
+                by_priority={priority.value: self.line.waiting(priority) for priority in Priority},
+                overloaded=self.line.overloaded(self._clock()),
+                adaptive=self._adaptive.limit if self._adaptive is not None else None,
+            )
+
+    def __repr__(self) -> str:
+        now = self.snapshot()
+        places = f"{now.in_use}/{now.limit} in use" if now.limit is not None else f"{now.in_use} in use, no limit"
+        return f"<Bulkhead {self.name!r} {places}, {now.waiting} waiting>"
+
+    # -- places ----------------------------------------------------------------------------------------------------
+
+    def try_acquire(
+        self, *, priority: Priority = Priority.DEFAULT, now: float | None = None
+    ) -> Place | BulkheadRefusal:
+        """
+        Return a place if one is free and nobody waits who comes first, else why not. Does not wait.
+
+        Args:
+            priority: How much the call matters. Default: `Priority.DEFAULT`.
+            now: The moment. Default: the clock is asked, if need be.
+        """
+        with self.lock:
+            place = self._take(priority, now)
+            if place is not None:
+                told = self._settle()
+            else:
+                return self._refusal(self.line.refuses(priority) or Reason.BULKHEAD_FULL)
+        self._tell(told)
+        return place
+
+    async def acquire(self, *, priority: Priority = Priority.DEFAULT, max_wait: float | None = None) -> Place:
+        """
+        Return a place, after a wait if need be.
+
+        Args:
+            priority: How much the call matters. Default: `Priority.DEFAULT`.
+            max_wait: How long to wait, in seconds. Default: as the settings say.
+
+        Raises:
+            BulkheadFull: No place got free in time, or the line is full, or others matter more.
+        """
+        wait = self.settings.max_wait if max_wait is None else max_wait
+        answer = self._claim(priority, wait)
+        if isinstance(answer, BulkheadRefusal):
+            raise self.refused(answer)
+        if answer.waiter is not None:
+            await self._wait(answer, answer.waiter, wait)
+        return answer
+
+    def leave(self, place: Place) -> None:
+        """Take *place* back and hand it on; the same as ``place.leave()``."""
+        with self.lock:
+            state, place.state = place.state, State.LEFT
+            if state is State.LEFT or place.line is not self.line:
+                return
+            if self.settings.mode == "shadow":
+                self._leave_shadow(place, state)
+            elif state is State.TAKEN:
+                self.granted -= 1
+            elif place.spot is not None:
+                self.line.leave(place.spot)
+            self._hand_on()
+            told = self._settle()
+        self._tell(told)
+
+    def freed(self) -> None:
+        """Hand on what got free elsewhere."""
+        with self.lock:
+            self._hand_on()
+            told = self._settle()
+        self._tell(told)
+
+    def refused(self, refusal: BulkheadRefusal) -> BulkheadFull:
+        """Return the exception that tells of *refusal*."""
+        return BulkheadFull(self.name, refusal.reason, None, refusal)
+
+    # -- the limit -------------------------------------------------------------------------------------------------
+
+    def saw(
+        self,
+        now: float,
+        *,
+        successes: int = 0,
+        drops: int = 0,
+        in_flight: int | None = None,
+        latency: float | None = None,
+    ) -> None:
+        """
+        Tell an adaptive limit what became of attempts since the last time; without one it does nothing.
+
+        Args:
+            now: The moment, on the bulkhead's clock.
+            successes: So many were answered. Not those we refused ourselves, nor those a caller cancelled.
+            drops: So many were refused by a busy provider, or timed out.
+            in_flight: The greatest number that ran at once meanwhile. Default: those that run now.
+            latency: How long the successes took on average, in seconds. None: not known.
+        """
+        adaptive = self._adaptive
+        if adaptive is None:
+            return
+        with self.lock:
+            busy = self.in_use if in_flight is None else in_flight
+            why = adaptive.saw(now, successes=successes, drops=drops, in_flight=busy, latency=latency)
+            if why:
+                self._adopt(adaptive.allowed, why)
+            told = self._settle()
+        self._tell(told)
+
+    def _adopt(self, limit: int, why: str) -> None:
+        before, self.limit = self.limit, limit
+        if before != limit:
+            name = self.name
+            self._news.append(
+                lambda time_: ConcurrencyLimitChanged(provider=name, time=time_, before=before, after=limit, reason=why)
+            )
+            self._hand_on()
+
+    # -- under the lock --------------------------------------------------------------------------------------------
+
+    def _has_room(self, priority: Priority) -> bool:
+        return self.granted + self._elsewhere() < self.limit and not self.line.blocks(priority)
+
+    def _take(self, priority: Priority, now: float | None) -> Place | None:
+        """Return a place that can be had at once, in shadow mode always."""
+        if self._has_room(priority):
+            self.granted += 1
+            return Place(self, self.line, State.TAKEN)
+        if self.settings.mode != "shadow":
+            return None
+        return self._take_shadow(priority, self._clock() if now is None else now)
+
+    def _claim(self, priority: Priority, wait: float) -> Place | BulkheadRefusal:
+        """Return a place, or a place in the line, or why there is neither."""
+        with self.lock:
+            place = self._take(priority, None)
+            if place is None:
+                reason = self.line.refuses(priority)
+                if reason is not None or wait <= 0:
+                    return self._refusal(reason or Reason.BULKHEAD_FULL)
+                place = Place(self, self.line, State.WAITING, Waiter())
+                self._line_up(place, priority, self._clock())
+            told = self._settle()
+            if place.state is State.WAITING and place.waiter is not None:
+                # Now that the others know that we wait: what got free elsewhere before they did, nobody told us.
+                self._hand_on()
+                told += self._settle()
+        self._tell(told)
+        return place
+
+    def _line_up(self, place: Place, priority: Priority, now: float) -> Reason | None:
+        joined = self.line.join(place, priority, now)
+        if isinstance(joined, Reason):
+            return joined
+        place.spot = joined.spot
+        if joined.displaced is not None:
+            self._shed(joined.displaced.waiter)
+        return None
+
+    def _shed(self, place: Place) -> None:
+        place.state = State.REFUSED
+        if place.waiter is not None:
+            place.waiter.wake()
+        else:
+            self._spare(Reason.SHED)
+
+    def _hand_on(self) -> None:
+        """Give what is free to those who wait, in their order."""
+        while len(self.line) and self.granted + self._elsewhere() < self.limit:
+            now = self._clock()
+            self._give_up_shadows(now)
+            spot = self.line.pop(now)
+            if spot is None:
+                return
+            place = spot.waiter
+            if place.waiter is None:
+                self._over -= 1
+            elif not place.waiter.wake():  # its loop is gone
+                place.state = State.LEFT
+                continue
+            place.state = State.TAKEN
+            self.granted += 1
+
+    def _refusal(self, reason: Reason, waited: float = 0.0) -> BulkheadRefusal:
+        return BulkheadRefusal(reason, self.in_use, self.limit, len(self.line), self.line.size, waited)
+
+    # -- shadow mode: the line holds calls that run all the same, for as long as they would have waited --------------
+
+    def _take_shadow(self, priority: Priority, now: float) -> Place:
+        self._give_up_shadows(now)
+        place = Place(self, self.line, State.WAITING)
+        self._over += 1
+        reason = self._line_up(place, priority, now)
+        if reason is not None:
+            place.state = State.REFUSED
+            self._spare(reason)
+        return place
+
+    def _leave_shadow(self, place: Place, state: State) -> None:
+        self._give_up_shadows(self._clock())
+        if state is State.TAKEN:
+            self.granted -= 1
+            return
+        self._over -= 1
+        if place.spot is not None:
+            self.line.leave(place.spot)
+
+    def _give_up_shadows(self, now: float) -> None:
+        """Take those out of the line who would have waited for too long."""
+        while self.settings.mode == "shadow" and (spot := self.line.pop_expired(now - self.settings.max_wait)):
+            if spot.waiter.state is State.WAITING:
+                spot.waiter.state = State.REFUSED
+            self._spare(Reason.BULKHEAD_TIMEOUT)
+
+    def _spare(self, reason: Reason) -> None:
+        name = self.name
+        self._news.append(lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason))
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> list[Callable[[float], Event]]:
+        """Let the others know whether somebody waits, and collect what is to be told. Called under the lock."""
+        crowd = len(self.line) > 0
+        if crowd is not self._crowd:
+            self._crowd = crowd
+            self._crowded()
+        news, self._news = self._news, []
+        return news
+
+    def _tell(self, news: list[Callable[[float], Event]]) -> None:
+        """Tell the listeners, after the lock was left: they may read snapshots and may call back."""
+        if news:
+            time_ = self._wall_clock()
+            for event in news:
+                self.bus.emit(event(time_))
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    async def _wait(self, place: Place, waiter: Waiter, wait: float) -> None:
+        began = self._clock()
+        try:
+            with anyio.move_on_after(wait):
+                await waiter.wait()
+        except BaseException:
+            place.leave()  # its spot in the line, or the place that it was just given
+            raise
+        refusal = self._outcome(place, began)
+        if refusal is not None:
+            raise self.refused(refusal)
+
+    def _outcome(self, place: Place, began: float) -> BulkheadRefusal | None:
+        """Return why *place*, whose wait is over, was not given."""
+        with self.lock:
+            if place.state is State.TAKEN:
+                return None
+            if place.state is State.REFUSED:
+                return self._refusal(Reason.SHED)
+            refusal = self._refusal(Reason.BULKHEAD_TIMEOUT, self._clock() - began)
+        place.leave()
+        return refusal
+
+    # -- using it alone --------------------------------------------------------------------------------------------
+
+    async def call(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Await ``func(*args, **kwargs)`` in a place of its own.
+
+        Raises:
+            BulkheadFull: There was none.
+        """
+        entry = await self._begin()
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            self._end(*entry, error)
+            raise
+        self._end(*entry, None)
+        return result
+
+    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """
+        Decorate *func* so that each call of it goes through `call`.
+
+        Raises:
+            TypeError: *func* cannot be called.
+        """
+        if not callable(func):
+            raise TypeError(f"a bulkhead decorates an async function, not {type(func).__name__}")
+
+        @wraps(func)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.call(func, *args, **kwargs)
+
+        return guarded
+
+    async def __aenter__(self) -> None:
+        # The bulkhead is shared, so what it handed out is kept by task; one task leaves in the reverse order.
+        entry = await self._begin()
+        self._entered.setdefault(anyio.get_current_task().id, []).append(entry)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = anyio.get_current_task().id
+        entries = self._entered.get(task)
+        if not entries:
+            raise RuntimeError(f"{self.name}: `async with` was left in another task than the one that entered it")
+        entry = entries.pop()
+        if not entries:
+            del self._entered[task]
+        self._end(*entry, error)
+
+    async def _begin(self) -> tuple[Place, float]:
+        place = await self.acquire()
+        return place, self._clock()
+
+    def _end(self, place: Place, began: float, error: BaseException | None) -> None:
+        try:
+            if self._adaptive is not None:
+                self._report(began, error)
+        finally:
+            place.leave()
+
+    def _report(self, began: float, error: BaseException | None) -> None:
+        now = self._clock()
+        if error is None:
+            latency = now - began if self.settings.latency == "attempt" else None
+            self.saw(now, successes=1, latency=latency)
+            return
+        failure = classify(error)
+        if failure.kind in DROPS:
+            self.saw(now, drops=1)
+        elif failure.verdict is Verdict.SUCCESS:  # it said no, but it answered
+            self.saw(now, successes=1)
+
+
+def _start_anew_after_fork() -> None:
+    for bulkhead in _alone:
+        bulkhead.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
+        bulkhead.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)
