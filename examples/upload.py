@@ -34,7 +34,7 @@ async def main() -> None:
     service = MisbehavingProvider(Misbehaviour(seed=1, errors=0.2, resets=0.1))
     uploads = ResilientProvider("uploads", registry=ProviderRegistry(SETTINGS))
     with serve(service) as url:
-        async with client(url, trust_env=False) as http, anyio.create_task_group() as group:
+        async with client(base_url=url, trust_env=False) as http, anyio.create_task_group() as group:
             for number in range(20):
                 group.start_soon(upload, uploads, http, f"file-{number}", b"content" * number)
     print(service)

@@ -51,7 +51,7 @@ async def on_loopback(scenario: Scenario, settings: ProviderSettings | None, pro
     """Perform one pass against a real server on loopback."""
     site = MisbehavingProvider(scenario.behaviour)
     with serve(site) as url:
-        async with client(url, trust_env=False) as http:  # no proxy may stand between us and loopback
+        async with client(base_url=url, trust_env=False) as http:  # no proxy may stand between us and loopback
             return await perform(scenario, site, http, settings, progress)
 
 

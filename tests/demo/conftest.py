@@ -28,7 +28,7 @@ def rehearse() -> Rehearse:
 
     async def in_process(scenario: Scenario, settings: ProviderSettings | None) -> Pass:
         site = MisbehavingProvider(scenario.behaviour, clock=anyio.current_time)
-        async with client("http://uploads", transport=MisbehavingTransport(site)) as http:
+        async with client(base_url="http://uploads", transport=MisbehavingTransport(site)) as http:
             return await perform(scenario, site, http, settings)
 
     def rehearse(scenario: Scenario, settings: ProviderSettings | None = None, *, backend: Backend = "asyncio") -> Pass:

@@ -60,7 +60,7 @@ class Careless(httpx.AsyncBaseTransport):
 def perform_carelessly() -> Pass:
     async def main() -> Pass:
         site = MisbehavingProvider(clock=anyio.current_time)
-        async with client("http://uploads", transport=Careless(site)) as http:
+        async with client(base_url="http://uploads", transport=Careless(site)) as http:
             scenario = Scenario(duration=1.0, rate=10.0, behaviour=site.behaviour)
             return await perform(scenario, site, http, ProviderSettings())
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 async def test_error_statuses_are_raised() -> None:
     """A checked call raises for an error status, so that it counts as a failed call."""
     site = MisbehavingProvider(Misbehaviour(errors=1), clock=anyio.current_time)
-    async with client("http://uploads", transport=MisbehavingTransport(site)) as http:
+    async with client(base_url="http://uploads", transport=MisbehavingTransport(site)) as http:
         assert (await http.put("/files/a", content=b"a")).status_code == 500
         with pytest.raises(httpx.HTTPStatusError, match="500"):
             await checked(http.put)("/files/a", content=b"a")
@@ -24,7 +24,7 @@ async def test_error_statuses_are_raised() -> None:
 async def test_good_answers_come_back() -> None:
     """A checked call returns the response of a success, and is called what the original is called."""
     site = MisbehavingProvider(clock=anyio.current_time)
-    async with client("http://uploads", transport=MisbehavingTransport(site)) as http:
+    async with client(base_url="http://uploads", transport=MisbehavingTransport(site)) as http:
         put = checked(http.put)
         assert (await put("/files/a", content=b"a")).status_code == 201
         assert put.__name__ == "put"
@@ -35,7 +35,7 @@ async def test_the_client_never_retries() -> None:
     """One call is one request, however the connection ends: retries are made around it, and only there."""
     site = MisbehavingProvider(Misbehaviour(latency=0.0, resets=1))
     with serve(site) as url:
-        async with client(url, trust_env=False) as http:
+        async with client(base_url=url, trust_env=False) as http:
             with pytest.raises(httpx.ReadError):
                 await http.put("/files/a", content=b"a")
     assert site.statistics().received == 1
@@ -52,7 +52,7 @@ async def test_connections_are_kept_for_the_next_burst() -> None:
             opened.append(event)
 
     with serve(site) as url:
-        async with client(url, trust_env=False) as http:
+        async with client(base_url=url, trust_env=False) as http:
             bursts: list[int] = []
             for _ in range(2):
                 opened.clear()
