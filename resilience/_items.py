@@ -1,0 +1,360 @@
+"""
+The items of one stream, and the watch over the time they take.
+
+================================  =================================================================================
+kind                              how it waits
+================================  =================================================================================
+`SwiftItems`                      an async generator on asyncio: each item goes straight from the generator to the
+                                  ``async for``, through C alone; a timer looks from time to time whether it waits
+`SteadyItems`                     anything else: each request notes when it began, and a timer that is armed while
+                                  something waits (asyncio) or a cancel scope round it (trio) interrupts it
+================================  =================================================================================
+
+Whose cancellation was it? As in a `Lane`: ``task.cancelling()`` before, ``task.uncancel()`` after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
+
+from resilience._core.words import Usage
+from resilience._source import Source
+from resilience.errors import CallTimeout, StreamInterrupted
+from resilience.guard import running_trio
+from resilience.hold import Hold
+from resilience.lane import SLACK
+
+T = TypeVar("T")
+
+RENEWALS: Final = 10
+"""How often in a lease a probe that delivers has it renewed."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """
+    How long a stream may take.
+
+    Args:
+        where: The provider's name and the operation's.
+        clock: The provider's monotonic clock.
+        idle: Between two items, in seconds.
+        total: The whole stream, in seconds.
+        ends: When *total* is over, on the clock.
+        slow_gap: From what length on a wait between two items is slow, in seconds.
+        lease: How long a probe may give no sign of life, in seconds.
+    """
+
+    where: tuple[str, str]
+    clock: Callable[[], float]
+    idle: float
+    total: float
+    ends: float
+    slow_gap: float
+    lease: float
+
+    def expired(self, scope: str, since: float, now: float) -> CallTimeout:
+        """Return the error of a limit that was exceeded by what began at *since*."""
+        if scope == "idle":
+            return CallTimeout(*self.where, scope, self.idle, now - since)
+        return CallTimeout(*self.where, scope, self.total, now - (self.ends - self.total))
+
+
+class Trouble(NamedTuple):
+    """How a source ended: cleanly; with an error, if it is known; or not at all, as far as anybody knows."""
+
+    ended: bool = False
+    error: BaseException | None = None
+
+
+class Items(Generic[T]):
+    """
+    The items of one stream, to be iterated over once.
+
+    Made by ``provider.stream``, and good for as long as its block.
+    """
+
+    __slots__ = ("_hold", "_pace", "gap")
+
+    gap: float  # the longest wait for an item so far, in seconds
+
+    def __init__(self, hold: Hold[Any], pace: Pace) -> None:
+        self._hold = hold
+        self._pace = pace
+        self.gap = 0.0
+
+    if TYPE_CHECKING:
+
+        def __anext__(self) -> Awaitable[T]: ...
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many items have come."""
+        raise NotImplementedError
+
+    @property
+    def kept(self) -> tuple[T, ...]:
+        """The last items, as many as ``stream.keep`` asks for."""
+        return ()
+
+    def settle(self, usage: Usage) -> None:
+        """
+        Tell what the stream has really used up; the difference to what was reserved is given back, or taken.
+
+        Args:
+            usage: Tokens and money.
+        """
+        self._hold.settle(usage)
+
+    def stop(self, error: BaseException | None) -> CallTimeout | None:
+        """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
+        raise NotImplementedError
+
+    def trouble(self, error: BaseException | None) -> Trouble:
+        """Say how the source has ended, as far as *error*, which left the block, and we ourselves know."""
+        raise NotImplementedError
+
+
+@final
+class Alarm:
+    """Interrupts a task as `asyncio.timeout` does, and takes it back."""
+
+    __slots__ = ("_cancelling", "rung", "task")
+
+    rung: CallTimeout | None
+    task: Task[Any]
+
+    def __init__(self, task: Task[Any]) -> None:
+        self.task = task
+        self.rung = None
+        self._cancelling = task.cancelling()
+
+    def ring(self, timeout: CallTimeout) -> None:
+        """Interrupt the task because of *timeout*."""
+        self.rung = timeout
+        self.task.cancel()
+
+    def silence(self) -> None:
+        """Take it back: what it was for has come all the same."""
+        if self.rung is not None:
+            self.rung = None
+            self.task.uncancel()
+
+    def answer(self, error: BaseException | None) -> CallTimeout | None:
+        """Take it back, and return its reason if *error* came of it alone."""
+        rung, self.rung = self.rung, None
+        alone = rung is not None and self.task.uncancel() <= self._cancelling
+        return rung if alone and isinstance(error, CancelledError) else None
+
+
+@final
+class _TrioWait(Generic[T]):
+    """Asks for one item within a cancel scope of trio's own."""
+
+    __slots__ = ("_ask", "_pace", "_trio")
+
+    def __init__(self, trio: Any, ask: Callable[[], Awaitable[T]], pace: Pace) -> None:
+        self._trio = trio
+        self._ask = ask
+        self._pace = pace
+
+    async def __call__(self) -> T:
+        pace = self._pace
+        since = pace.clock()
+        limit = min(pace.idle, pace.ends - since)
+        with self._trio.CancelScope(deadline=self._trio.current_time() + limit):
+            return await self._ask()
+        raise pace.expired("idle" if pace.idle <= limit else "total", since, pace.clock())
+
+
+@final
+class SteadyItems(Items[T]):
+    """
+    Items that are asked for in Python: from any kind of source, on any loop.
+
+    Args:
+        source: Where they come from.
+        hold: What lives as long as they do.
+        pace: How long they may take.
+        task: Whom to interrupt, on asyncio.
+        loop: Its loop.
+        keep: So many of the last ones are kept.
+        complete: Says of the last one whether the stream was whole.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_ask",
+        "_buffer",
+        "_clean",
+        "_complete",
+        "_count",
+        "_ended",
+        "_error",
+        "_keep",
+        "_kept",
+        "_loop",
+        "_renew_at",
+        "_since",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        source: Source[T],
+        hold: Hold[Any],
+        pace: Pace,
+        *,
+        task: Task[Any] | None,
+        loop: AbstractEventLoop | None,
+        keep: int,
+        complete: Callable[[T], object] | None,
+    ) -> None:
+        super().__init__(hold, pace)
+        trio = running_trio()
+        ask = source.iterator.__anext__
+        self._ask: Callable[[], Awaitable[T]] = ask if trio is None else _TrioWait(trio, ask, pace)
+        self._alarm = Alarm(task) if task is not None else None
+        self._loop = loop
+        self._timer: TimerHandle | None = None
+        self._buffer = deque(source.buffer)
+        self._ended = self._clean = source.ended
+        self._complete = complete
+        self._keep = keep
+        self._kept: deque[T] = deque(maxlen=keep or (1 if complete is not None else 0))
+        self._count = 0
+        self._error: BaseException | None = None
+        self._since: float | None = None
+        self._renew_at = pace.clock()
+
+    @property
+    def count(self) -> int:
+        """How many items have come."""
+        return self._count
+
+    @property
+    def kept(self) -> tuple[T, ...]:
+        """The last items, as many as ``stream.keep`` asks for."""
+        return tuple(self._kept) if self._keep else ()
+
+    async def __anext__(self) -> T:
+        if self._buffer:
+            return self._took(self._buffer.popleft())
+        if self._ended:
+            raise StopAsyncIteration
+        since = self._begin()
+        try:
+            item = await self._ask()
+        except StopAsyncIteration:
+            self._finish(since)
+            raise
+        except BaseException as error:
+            self._broke(error, since)
+            raise
+        now = self._waited(since)
+        if self._alarm is not None:
+            self._alarm.silence()
+        if now >= self._renew_at:
+            self._hold.renew()
+            self._renew_at = now + self._pace.lease / RENEWALS
+        return self._took(item)
+
+    def _took(self, item: T) -> T:
+        self._count += 1
+        self._kept.append(item)
+        return item
+
+    def _begin(self) -> float:
+        """Note that a wait begins, and see to it that somebody watches."""
+        pace = self._pace
+        since = pace.clock()
+        if since >= pace.ends - SLACK:
+            self._error = pace.expired("total", since, since)
+            raise self._error
+        self._since = since
+        if self._timer is None and self._loop is not None:
+            self._arm(min(pace.idle, pace.ends - since))
+        return since
+
+    def _waited(self, since: float) -> float:
+        """Note that a wait is over."""
+        self._since = None
+        now = self._pace.clock()
+        self.gap = max(self.gap, now - since)
+        return now
+
+    def _finish(self, since: float) -> None:
+        """
+        Note a clean end.
+
+        Raises:
+            StreamInterrupted: It came too early.
+        """
+        self._waited(since)
+        self._ended = self._clean = True
+        if self._alarm is not None:
+            self._alarm.silence()
+        if self._complete is not None and not (self._kept and self._complete(self._kept[-1])):
+            self._error = StreamInterrupted(*self._pace.where, self._count, self.kept)
+            raise self._error from None
+
+    def _broke(self, error: BaseException, since: float) -> None:
+        """
+        Note that the source has failed.
+
+        Raises:
+            CallTimeout: We have interrupted it.
+        """
+        self._waited(since)
+        self._ended = True
+        alarm = self._alarm
+        if alarm is not None and alarm.rung is not None and asyncio.current_task() is alarm.task:
+            timeout = alarm.answer(error)
+            if timeout is not None:
+                self._error = timeout
+                raise timeout from error
+        self._error = error
+
+    def _arm(self, seconds: float) -> None:
+        if seconds < math.inf and self._loop is not None:
+            self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Interrupt a wait that takes too long, or look again when it will."""
+        self._timer = None
+        since, pace, alarm = self._since, self._pace, self._alarm
+        if since is None or alarm is None or alarm.rung is not None:
+            return
+        now = pace.clock()
+        left = min(since + pace.idle, pace.ends) - now
+        if left > SLACK:
+            self._arm(left)
+        else:
+            alarm.ring(pace.expired("idle" if since + pace.idle <= pace.ends else "total", since, now))
+
+    def stop(self, error: BaseException | None) -> CallTimeout | None:
+        """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ended = True
+        self._buffer.clear()
+        return self._alarm.answer(error) if self._alarm is not None else None
+
+    def trouble(self, error: BaseException | None) -> Trouble:
+        """Say how the source has ended, as far as *error*, which left the block, and we ourselves know."""
+        mine, self._error = self._error, None  # it holds the frames that hold us
+        try:
+            return Trouble(ended=self._clean and mine is None, error=mine)
+        finally:
+            del mine, error
