@@ -17,10 +17,10 @@ A sample is an attempt that the provider has answered; a drop is one that it ref
 that timed out. What we refused ourselves and what a caller cancelled is neither. L is a float between *lowest* and
 *highest*, and its floor is what may run.
 
-AIMD is TCP's congestion avoidance (Chiu and Jain 1989), Vegas (Brakmo and Peterson 1995) is Netflix' concurrency-limits.
-There a probe takes the rtt as it is; that lets the limit creep up by a queue at each one, so here it makes room
-first. Vegas believes that latency means load. An LLM's does not (it means a long answer): give it the time to the
-first item, or use AIMD.
+AIMD is TCP's congestion avoidance (Chiu and Jain 1989), Vegas (Brakmo and Peterson 1995) as Netflix brought it to
+concurrency limits. There a probe takes the rtt as it is, and the limit creeps up by a queue at each one; here it makes
+room first. Vegas believes that latency means load. An LLM's does not (it means a long answer): give it the time to
+the first item, or use AIMD.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a bulkhead hands out, what it says when it refuses, and what its settings mean."""
+"""What a bulkhead says about itself, what it says when it refuses, and what its settings mean."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import random
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self, final
+from typing import NamedTuple
 
 from resilience._core.limit import AimdLimit, Limit, VegasLimit
-from resilience._core.queue import Line, Spot
 from resilience._core.words import Reason
 from resilience.failure import FailureKind
-from resilience.policies._waiter import Waiter
 from resilience.settings import BulkheadSettings
 
 NO_LIMIT = sys.maxsize
@@ -23,57 +19,6 @@ NO_LIMIT = sys.maxsize
 
 DROPS = frozenset({FailureKind.TIMEOUT, FailureKind.RATE_LIMIT, FailureKind.OVERLOADED})
 """The kinds of failure that tell an adaptive limit to fall."""
-
-
-class State(Enum):
-    """Where a place stands."""
-
-    TAKEN = "taken"
-    WAITING = "waiting"  # in the line; in shadow mode the call runs all the same
-    REFUSED = "refused"  # put out of the line; in shadow mode the call runs all the same
-    LEFT = "left"
-
-
-class Host(Protocol):
-    """What a place knows of its bulkhead."""
-
-    def leave(self, place: Place) -> None:
-        """Take *place* back."""
-
-
-@final
-class Place:
-    """
-    One of the places of a bulkhead. Leave it once the attempt is over, or use it in a ``with`` statement.
-
-    Leaving twice is harmless, and any thread may do it.
-    """
-
-    __slots__ = ("_host", "line", "spot", "state", "waiter")
-
-    line: Line[Place]
-    spot: Spot[Place] | None
-    state: State
-    waiter: Waiter | None
-
-    def __init__(self, host: Host, line: Line[Place], state: State, waiter: Waiter | None = None) -> None:
-        self._host = host
-        self.line = line  # that of the time it was made: what came before a fork does not count after it
-        self.state = state
-        self.waiter = waiter
-        self.spot = None
-
-    def leave(self) -> None:
-        """Give the place back."""
-        self._host.leave(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.leave()
 
 
 class BulkheadRefusal(NamedTuple):

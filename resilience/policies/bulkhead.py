@@ -14,11 +14,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager
-from functools import wraps
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, final
+from collections.abc import Callable
+from typing import final
 from weakref import WeakSet
 
 import anyio
@@ -27,22 +24,19 @@ from resilience._core.queue import Line
 from resilience._core.words import Priority, Reason, Verdict
 from resilience.classify import classify
 from resilience.errors import BulkheadFull, ConfigurationError
-from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged, Event, EventBus, process_bus
+from resilience.events import ConcurrencyLimitChanged, Event, EventBus, process_bus
+from resilience.policies._around import Around
 from resilience.policies._bulkhead import (
     DROPS,
     NO_LIMIT,
     BulkheadRefusal,
     BulkheadSnapshot,
-    Place,
-    State,
     adaptive_limit,
     fixed_limit,
 )
+from resilience.policies._places import Place, Places, State
 from resilience.policies._waiter import Waiter
 from resilience.settings import BulkheadSettings
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def _none() -> int:
@@ -58,7 +52,7 @@ _alone: WeakSet[Bulkhead] = WeakSet()
 
 
 @final
-class Bulkhead:
+class Bulkhead(Places, Around[tuple[Place, float]]):
     """
     Limits how many attempts run at once.
 
@@ -79,35 +73,9 @@ class Bulkhead:
         ConfigurationError: *name* is not a string, or *settings* are not `BulkheadSettings`.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_adaptive",
-        "_clock",
-        "_crowd",
-        "_crowded",
-        "_elsewhere",
-        "_entered",
-        "_news",
-        "_over",
-        "_rng",
-        "_wall_clock",
-        "bus",
-        "granted",
-        "limit",
-        "line",
-        "lock",
-        "name",
-        "settings",
-    )
+    __slots__ = ("_adaptive", "_entered", "_rng", "_wall_clock", "bus")
 
     bus: EventBus
-    granted: int
-    """Places that are taken, not counting those *elsewhere*."""
-    limit: int
-    """How many places there are at present."""
-    line: Line[Place]
-    name: str
-    settings: BulkheadSettings
 
     def __init__(
         self,
@@ -132,7 +100,7 @@ class Bulkhead:
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
         # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
-        self.lock: AbstractContextManager[Any] = threading.RLock()
+        self.lock = threading.RLock()
         self._clock = clock
         self._wall_clock = wall_clock
         self._rng = rng if rng is not None else random.Random()
@@ -149,22 +117,12 @@ class Bulkhead:
         self.limit = fixed_limit(settings)
         self.line = Line(settings.max_queue, lifo_when_overloaded=settings.order == "adaptive_lifo")
         self._adaptive = adaptive_limit(settings, self._rng)
-        self._over = 0  # calls that run although no place was free, in shadow mode
+        self._over = 0
         self._crowd = False
-        self._news: list[Callable[[float], Event]] = []
-        self._entered: dict[int, list[tuple[Place, float]]] = {}
+        self._news = []
+        self._entered = {}
 
     # -- reading ---------------------------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for a place."""
-        return len(self.line)
-
-    @property
-    def in_use(self) -> int:
-        """How many attempts run."""
-        return self.granted + self._over + self._elsewhere()
 
     def snapshot(self) -> BulkheadSnapshot:
         """Return the figures as they are now."""
@@ -200,10 +158,9 @@ class Bulkhead:
         """
         with self.lock:
             place = self._take(priority, now)
-            if place is not None:
-                told = self._settle()
-            else:
+            if place is None:
                 return self._refusal(self.line.refuses(priority) or Reason.BULKHEAD_FULL)
+            told = self._settle()
         self._tell(told)
         return place
 
@@ -229,16 +186,9 @@ class Bulkhead:
     def leave(self, place: Place) -> None:
         """Take *place* back and hand it on; the same as ``place.leave()``."""
         with self.lock:
-            state, place.state = place.state, State.LEFT
-            if state is State.LEFT or place.line is not self.line:
+            if place.state is State.LEFT or place.line is not self.line:
                 return
-            if self.settings.mode == "shadow":
-                self._leave_shadow(place, state)
-            elif state is State.TAKEN:
-                self.granted -= 1
-            elif place.spot is not None:
-                self.line.leave(place.spot)
-            self._hand_on()
+            self._vacate(place)
             told = self._settle()
         self._tell(told)
 
@@ -294,19 +244,14 @@ class Bulkhead:
             )
             self._hand_on()
 
-    # -- under the lock --------------------------------------------------------------------------------------------
+    # -- telling ---------------------------------------------------------------------------------------------------
 
-    def _has_room(self, priority: Priority) -> bool:
-        return self.granted + self._elsewhere() < self.limit and not self.line.blocks(priority)
-
-    def _take(self, priority: Priority, now: float | None) -> Place | None:
-        """Return a place that can be had at once, in shadow mode always."""
-        if self._has_room(priority):
-            self.granted += 1
-            return Place(self, self.line, State.TAKEN)
-        if self.settings.mode != "shadow":
-            return None
-        return self._take_shadow(priority, self._clock() if now is None else now)
+    def _tell(self, news: list[Callable[[float], Event]]) -> None:
+        """Tell the listeners, after the lock was left: they may read snapshots and may call back."""
+        if news:
+            time_ = self._wall_clock()
+            for event in news:
+                self.bus.emit(event(time_))
 
     def _claim(self, priority: Priority, wait: float) -> Place | BulkheadRefusal:
         """Return a place, or a place in the line, or why there is neither."""
@@ -325,92 +270,6 @@ class Bulkhead:
                 told += self._settle()
         self._tell(told)
         return place
-
-    def _line_up(self, place: Place, priority: Priority, now: float) -> Reason | None:
-        joined = self.line.join(place, priority, now)
-        if isinstance(joined, Reason):
-            return joined
-        place.spot = joined.spot
-        if joined.displaced is not None:
-            self._shed(joined.displaced.waiter)
-        return None
-
-    def _shed(self, place: Place) -> None:
-        place.state = State.REFUSED
-        if place.waiter is not None:
-            place.waiter.wake()
-        else:
-            self._spare(Reason.SHED)
-
-    def _hand_on(self) -> None:
-        """Give what is free to those who wait, in their order."""
-        while len(self.line) and self.granted + self._elsewhere() < self.limit:
-            now = self._clock()
-            self._give_up_shadows(now)
-            spot = self.line.pop(now)
-            if spot is None:
-                return
-            place = spot.waiter
-            if place.waiter is None:
-                self._over -= 1
-            elif not place.waiter.wake():  # its loop is gone
-                place.state = State.LEFT
-                continue
-            place.state = State.TAKEN
-            self.granted += 1
-
-    def _refusal(self, reason: Reason, waited: float = 0.0) -> BulkheadRefusal:
-        return BulkheadRefusal(reason, self.in_use, self.limit, len(self.line), self.line.size, waited)
-
-    # -- shadow mode: the line holds calls that run all the same, for as long as they would have waited --------------
-
-    def _take_shadow(self, priority: Priority, now: float) -> Place:
-        self._give_up_shadows(now)
-        place = Place(self, self.line, State.WAITING)
-        self._over += 1
-        reason = self._line_up(place, priority, now)
-        if reason is not None:
-            place.state = State.REFUSED
-            self._spare(reason)
-        return place
-
-    def _leave_shadow(self, place: Place, state: State) -> None:
-        self._give_up_shadows(self._clock())
-        if state is State.TAKEN:
-            self.granted -= 1
-            return
-        self._over -= 1
-        if place.spot is not None:
-            self.line.leave(place.spot)
-
-    def _give_up_shadows(self, now: float) -> None:
-        """Take those out of the line who would have waited for too long."""
-        while self.settings.mode == "shadow" and (spot := self.line.pop_expired(now - self.settings.max_wait)):
-            if spot.waiter.state is State.WAITING:
-                spot.waiter.state = State.REFUSED
-            self._spare(Reason.BULKHEAD_TIMEOUT)
-
-    def _spare(self, reason: Reason) -> None:
-        name = self.name
-        self._news.append(lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason))
-
-    # -- telling ---------------------------------------------------------------------------------------------------
-
-    def _settle(self) -> list[Callable[[float], Event]]:
-        """Let the others know whether somebody waits, and collect what is to be told. Called under the lock."""
-        crowd = len(self.line) > 0
-        if crowd is not self._crowd:
-            self._crowd = crowd
-            self._crowded()
-        news, self._news = self._news, []
-        return news
-
-    def _tell(self, news: list[Callable[[float], Event]]) -> None:
-        """Tell the listeners, after the lock was left: they may read snapshots and may call back."""
-        if news:
-            time_ = self._wall_clock()
-            for event in news:
-                self.bus.emit(event(time_))
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
@@ -439,60 +298,12 @@ class Bulkhead:
 
     # -- using it alone --------------------------------------------------------------------------------------------
 
-    async def call(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """
-        Await ``func(*args, **kwargs)`` in a place of its own.
-
-        Raises:
-            BulkheadFull: There was none.
-        """
-        entry = await self._begin()
-        try:
-            result = await func(*args, **kwargs)
-        except BaseException as error:
-            self._end(*entry, error)
-            raise
-        self._end(*entry, None)
-        return result
-
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """
-        Decorate *func* so that each call of it goes through `call`.
-
-        Raises:
-            TypeError: *func* cannot be called.
-        """
-        if not callable(func):
-            raise TypeError(f"a bulkhead decorates an async function, not {type(func).__name__}")
-
-        @wraps(func)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return guarded
-
-    async def __aenter__(self) -> None:
-        # The bulkhead is shared, so what it handed out is kept by task; one task leaves in the reverse order.
-        entry = await self._begin()
-        self._entered.setdefault(anyio.get_current_task().id, []).append(entry)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        task = anyio.get_current_task().id
-        entries = self._entered.get(task)
-        if not entries:
-            raise RuntimeError(f"{self.name}: `async with` was left in another task than the one that entered it")
-        entry = entries.pop()
-        if not entries:
-            del self._entered[task]
-        self._end(*entry, error)
-
     async def _begin(self) -> tuple[Place, float]:
         place = await self.acquire()
         return place, self._clock()
 
-    def _end(self, place: Place, began: float, error: BaseException | None) -> None:
+    def _end(self, entry: tuple[Place, float], error: BaseException | None) -> None:
+        place, began = entry
         try:
             if self._adaptive is not None:
                 self._report(began, error)
