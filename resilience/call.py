@@ -16,6 +16,8 @@ a failure that may not                  permit back; a note on the error tells w
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, final
 
@@ -26,6 +28,7 @@ from resilience._core.states import Permit
 from resilience._core.words import UNSET, Reason, Usage, Verdict
 from resilience.admission import Admission
 from resilience.classify import attach
+from resilience.context import CallContext, RemainingTime, make_key, within
 from resilience.errors import (
     CallRejected,
     ProviderError,
@@ -39,12 +42,14 @@ from resilience.guard import Guard, guard, here, is_inside
 from resilience.lane import SLACK, Lane
 from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
-from resilience.plan import Plan
+from resilience.plan import NOTHING, Plan
 from resilience.policies.retry import attempts_note
 from resilience.results import dispose, judge
 from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
 from resilience.waiting import wait
+
+_log = logging.getLogger("resilience.call")
 
 T = TypeVar("T")
 
@@ -79,6 +84,7 @@ class Call:
         "attempt",
         "began",
         "follow",
+        "key",
         "lane",
         "plan",
         "runtime",
@@ -87,6 +93,7 @@ class Call:
     attempt: int
     began: float
     follow: Callable[[Failure, bool], Reason | None] | None
+    key: str | None
     lane: Lane
     plan: Plan
     runtime: ProviderRuntime
@@ -106,6 +113,7 @@ class Call:
         self._failure: Failure | None = None
         self._permit = _NO_PERMIT
         self._tell = Teller(runtime, plan.operation)
+        self.key = None  # made when it is first told
         self.follow = None  # decides in place of the retries what follows a failure
         if attempt:
             runtime.common.count_call()
@@ -125,8 +133,7 @@ class Call:
                 attempt = await self.enter()
                 try:
                     with attempt:
-                        reached = self.runtime.disturbed(func) if self.runtime.chaos else func
-                        result = await reached(*args, **kwargs)
+                        result = await self.reached(func, attempt)(*args, **kwargs)
                     if self.plan.accept is not None:
                         judge(result, self.plan.accept, self.runtime.name, self.plan.operation)
                 except BaseException as error:
@@ -143,6 +150,18 @@ class Call:
                 await self.pause()
         finally:
             self.forget()
+
+    def reached(self, func: Callable[..., Awaitable[T]], attempt: Guard) -> Callable[..., Awaitable[T]]:
+        """Return *func* inside what tests put around it, and where it can read what the call has to tell."""
+        if self.runtime.chaos:
+            func = self.runtime.disturbed(func)
+        if self.plan.tells:
+            if self.key is None:
+                self.key = make_key(self.plan.idempotency_key)
+            left = RemainingTime(attempt.began + attempt.limit, self.runtime.clock)
+            known = self.plan.propagate and attempt.limit < math.inf
+            func = within(CallContext(key=self.key, deadline=left if known else None), func)
+        return func
 
     async def resume(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Go on after a first attempt on the fast path that failed and is tried again."""
@@ -230,6 +249,8 @@ class Call:
         """Return the permit of an attempt that succeeded."""
         runtime = self.runtime
         now = runtime.clock()
+        if self.plan.usage is not None:
+            self.used(self._read_usage(self.plan.usage, result))
         self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
         if self.attempt > 1:
             self._tell.recovered(self.attempt, now - self.began)
@@ -313,6 +334,13 @@ class Call:
         self._tell.failed(failure, self.attempt, now - self._began)
         self._give_up(error, failure, Reason.STREAM_COMMITTED)
         return failure
+
+    def _read_usage(self, usage: Callable[[Any], Usage], result: object) -> Usage:
+        try:
+            return usage(result)
+        except Exception:  # the result is worth more than the bill
+            _log.exception("usage= failed", extra={"component": "limits", "provider": self.runtime.name})
+            return NOTHING
 
     def _release(self, verdict: Verdict, now: float, failure: Failure | None, *, slow: bool) -> None:
         permit, self._permit = self._permit, _NO_PERMIT

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ParamSpec, TypeVar, final
 
 from resilience.errors import ConfigurationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LONGEST_KEY = 255
 _MOST_DIGITS = 99_999_999
@@ -122,6 +125,19 @@ def leave(entered: Entered) -> None:
     # A coroutine that the collector closes runs in somebody else's context: there is nothing to reset.
     with suppress(ValueError):
         _current.reset(entered.token)
+
+
+def within(context: CallContext, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return *func* so that the code inside it can read *context*."""
+
+    async def telling(*args: P.args, **kwargs: P.kwargs) -> T:
+        entered = enter(context)
+        try:
+            return await func(*args, **kwargs)
+        finally:
+            leave(entered)
+
+    return telling
 
 
 def _earlier(one: RemainingTime | None, other: RemainingTime | None) -> RemainingTime | None:

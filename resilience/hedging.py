@@ -129,8 +129,7 @@ class _Contest(Generic[T]):
         alone = self._race.errors[FIRST] is not None
         try:
             with attempt:
-                reached = call.runtime.disturbed(self._func) if call.runtime.chaos else self._func
-                result = await reached(*self._args, **self._kwargs)
+                result = await call.reached(self._func, attempt)(*self._args, **self._kwargs)
             if call.plan.accept is not None:
                 judge(result, call.plan.accept, call.runtime.name, call.plan.operation)
         except BaseException as error:
@@ -180,6 +179,7 @@ class _Contest(Generic[T]):
         if not self._may_launch(first, now) or (charges := self._pay(first, now)) is None:
             return None
         second = Call(first.runtime, first.plan, first.began)
+        second.key = first.key
         second.attempt = first.attempt  # it is the same call, counted once
         second.follow = lambda *_: None
         attempt: Guard | None = None

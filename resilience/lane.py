@@ -105,8 +105,9 @@ class Lane:
     """
     One provider's attempts on one event loop, for one length of attempt.
 
-    A lane is used by its loop's thread alone. Other threads only read it, and set *door* and *turn_at*, which are
-    copies of what the circuit says, kept here because the fast path reads them on every call.
+    A lane is used by its loop's thread alone. Other threads only read it, and set *door*, *passage* and *turn_at*, which
+    are copies of what the circuit says, kept here because the fast path reads them on every call. The passage is what a
+    call that is under way compares itself with; the door is the same, except where limits have a word in who enters.
 
     Args:
         watcher: Whom to tell of hanging and overdue attempts.
@@ -125,9 +126,12 @@ class Lane:
         "_watcher",
         "clock",
         "door",
+        "entries",
         "limit",
+        "limits",
         "live",
         "loop",
+        "passage",
         "seen",
         "slow_after",
         "successes",
@@ -137,6 +141,7 @@ class Lane:
     )
 
     clock: Callable[[], float]
+    entries: int
     limit: float
     seen: int
     slow_after: float
@@ -154,6 +159,8 @@ class Lane:
         slow_after: float,
     ) -> None:
         self.door: Period | None = None
+        self.passage: Period | None = None
+        self.limits: Any = None  # those of the provider, which know of lanes
         self.turn_at = -math.inf
         self.thread = get_ident()
         self.loop: Any = loop  # Any: the fast path compares it before it uses it
@@ -161,6 +168,7 @@ class Lane:
         self.limit = limit
         self.slow_after = slow_after
         self.live: dict[Task[Any] | Entry, float] = {}
+        self.entries = 0
         self.successes = 0
         self.seen = 0
         self._idle = None if loop is not None and min(limit, slow_after) < math.inf else True
@@ -177,11 +185,13 @@ class Lane:
     def begin(self, key: Task[Any] | Entry, began: float) -> None:
         """Enter an attempt that begins at *began*; the fast path does the same by hand."""
         self.live[key] = began
+        self.entries += isinstance(key, Entry)
         if self.timer is None:
             self.arm(began)
 
     def end(self, key: Task[Any] | Entry) -> bool:
         """Remove an attempt; return whether it was late."""
+        self.entries -= isinstance(key, Entry)
         if self.live.pop(key) != LATE:
             return False
         self._late.pop(key, None)
@@ -200,6 +210,11 @@ class Lane:
             # One that is due sooner stays: it may be part of this very tick, and would be late for it.
             self.timer.cancel()
             self._schedule(_GRACE)
+
+    @property
+    def uncounted(self) -> int:
+        """How many attempts are running that came by the fast path, where no limit counts them."""
+        return len(self.live) - self.entries
 
     def in_flight(self) -> int:
         """Return how many attempts are running."""

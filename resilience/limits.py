@@ -59,5 +59,14 @@ class Turn:
             place.leave()
 
 
+@final
+class Limits:
+    """The limits of one provider."""
+
+    __slots__ = ("quick",)
+
+    quick: bool
+
+
 NO_TURN = Turn()
 """The turn of those whose provider has no limits."""

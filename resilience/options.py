@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 from resilience._core.words import UNSET, Priority, Unset, Usage
+from resilience.context import check_key
 from resilience.errors import ConfigurationError
 from resilience.plan import NOTHING, Accept, Plan
 from resilience.policies.deadline import Deadline
@@ -149,18 +150,13 @@ def _check_coalesce(name: str, value: object) -> None:
 
 
 def _check_key(name: str, value: object) -> None:
-    if isinstance(value, bool):
-        return
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not 0 < len(value) <= _KEY:
-        _refuse(name, value, f"True to have one made, or 1 to {_KEY} printable ASCII characters")
+    check_key(value, f"with_options({name}=...)")
 
 
 def _check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
         _refuse(name, value, "True or False")
 
-
-_KEY = 255  # what Stripe and its followers take
 
 _CHECKS = {
     "timeout": _check_seconds,

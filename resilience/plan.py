@@ -64,6 +64,7 @@ class Plan:
         may_wait: Whether it may wait to be admitted; False: who has somewhere else to go is refused at once.
         hedge: When a second attempt starts beside the first; None: never.
         stream: How long the parts of a stream may take.
+        tells: Whether the function can read anything of the call at all.
         fast: Whether such calls may take the fast path.
     """
 
@@ -87,6 +88,7 @@ class Plan:
         "slow_after",
         "standard",
         "stream",
+        "tells",
         "total",
         "usage",
     )
@@ -102,6 +104,7 @@ class Plan:
     propagate: bool
     reserve: Usage
     stream: StreamSettings
+    tells: bool
     usage: Callable[[Any], Usage] | None
     idempotent: bool | None
     limit: float
@@ -150,6 +153,7 @@ class Plan:
         self.may_wait = options.get("may_wait", True)
         self.hedge = merged.hedge if merged.hedge.enabled and self.idempotent is True else None
         self.stream = merged.stream
+        self.tells = bool(self.idempotency_key) or self.propagate
         self.fast = not (self.own_limit or self._looks_closer())
 
     def _looks_closer(self) -> bool:

@@ -91,7 +91,7 @@ class ResilientProvider(Handle):
         """
         lane = self._lane
         period = lane.door
-        if period is None:
+        if period is None and lane.passage is None:
             runtime = self._runtime
             if (left := runtime.refused_until - runtime.clock()) > 0:
                 runtime.rejected += 1
@@ -103,7 +103,10 @@ class ResilientProvider(Handle):
         if task in live:  # a call inside a call
             return await self._look_closer(func, args, kwargs)
         clock = lane.clock
-        live[task] = began = clock()
+        began = clock()
+        if period is None and (period := lane.limits.admit(lane, began)) is None:
+            return await self._look_closer(func, args, kwargs)
+        live[task] = began
         if lane.timer is None:
             lane.arm(began)
         cancelling = task.cancelling()
@@ -120,7 +123,7 @@ class ResilientProvider(Handle):
         else:
             now = clock()
             mark = live.pop(task)
-            if mark is began and lane.door is period and now < lane.turn_at and now - began < lane.slow_after:
+            if mark is began and lane.passage is period and now < lane.turn_at and now - began < lane.slow_after:
                 lane.successes += 1
                 return result
             self._ended(lane, task, period, began, now, late=mark is not began)
@@ -298,7 +301,10 @@ class ResilientProvider(Handle):
 
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
         self._runtime.common.count_call()
-        self._runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
+        runtime = self._runtime
+        runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
+        if runtime.limits is not None:
+            runtime.limits.left(now, verdict)
 
 
 def _handle(runtime: ProviderRuntime, view: View | None) -> ResilientProvider:

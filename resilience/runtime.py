@@ -28,6 +28,7 @@ from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClo
 from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
 from resilience.lane import Lane, get_ident
+from resilience.limits import Limits
 from resilience.plan import Plan, PlanOptions
 from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
@@ -79,6 +80,7 @@ class ProviderRuntime:
         "handle",
         "held",
         "lanes",
+        "limits",
         "name",
         "plan",
         "probing",
@@ -130,6 +132,7 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
+        self.limits: Limits | None = None
         self.chaos: tuple[Callable[[Any], Any], ...] = ()  # what tests put around every attempt
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
@@ -217,14 +220,20 @@ class ProviderRuntime:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
         usual = self.enabled and self.successor is None and not self.common.gate_was_closed and not self.chaos
-        door = circuit.door if usual else None
+        passage = circuit.door if usual else None
+        limits, quick = self.limits, True
+        if limits is not None:
+            quick = False
+            passage = passage if len(self.lanes) == 1 and limits.quick else None
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
         self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
         for lane in self.lanes.values():
-            lane.door = door
+            lane.door = passage if quick else None
+            lane.passage = passage
+            lane.limits = limits
             lane.turn_at = turn_at
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
@@ -396,7 +405,7 @@ class ProviderRuntime:
         """Forget everything: in a forked child, none of the calls and loops exist."""
         self.breaker.lock = self.common.lock
         for lane in self.lanes.values():
-            lane.door = None  # handles that know it look closer and find a new one
+            lane.door = lane.passage = None  # handles that know it look closer and find a new one
         self.lanes = {}
         self.probing = set()
         self.waiting = set()
