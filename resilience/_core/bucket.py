@@ -95,12 +95,13 @@ class Bucket:
         if not (isfinite(self._tau) and self.interval > 0):
             raise ValueError(f"bucket allowance {allowance!r} in {window!r} s: too extreme to count with")
         self._barred = False
+        self.spell = 0
         self.reset()
 
     def reset(self) -> None:
         """Fill the bucket and forget what headers said."""
         self.tat = -inf
-        self.spell = 0
+        self.spell += 1
         self._held = -inf
         self._newest = -inf
         self._tightened = 0.0  # by how much headers have moved tat
