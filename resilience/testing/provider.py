@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from resilience.testing.behaviour import Action, Behaviour, Misbehaviour
+from resilience.testing.fault import hint_headers
 
 _FILES: Final = "/files"
 
@@ -140,11 +140,7 @@ class MisbehavingProvider:
         if behaviour is Behaviour.ERROR:
             return _error(500, "internal error")
         if behaviour is Behaviour.RATE_LIMIT:
-            hints = {
-                "retry-after": str(math.ceil(retry_after)),
-                "retry-after-ms": str(math.ceil(retry_after * 1000)),
-            }
-            return _error(429, "too many requests", hints)
+            return _error(429, "too many requests", hint_headers(retry_after))
         self.files[name] = body
         return _json(201, {"name": name, "size": len(body), "sha256": self.checksum(name)})
 
