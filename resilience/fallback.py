@@ -260,6 +260,8 @@ class FallbackChain(Generic[U_co]):
                 continue
             if tried.ends:
                 break
+            if not tried.last.pays_for(step.provider):
+                continue
             await tried.leave_for(step.provider.name)
             outcome = await step.hasty.try_execute(step.func or func, *args, **kwargs)
             if outcome.ok:

@@ -133,6 +133,14 @@ class Answer(NamedTuple):
             _log.exception("an on= rule failed", extra={"component": "fallback", "provider": self.provider.name})
             return False
 
+    def pays_for(self, provider: ResilientProvider) -> bool:
+        """Whether the budget allows to ask *provider* next: at the same one, whichever endpoint, it is a retry."""
+        runtime = provider._current()
+        same = self.provider._current().common is runtime.common
+        if self.rejected or not same or not runtime.settings.budget.enabled:
+            return True
+        return runtime.common.charge(runtime.clock()) is not None
+
     @property
     def free_in(self) -> float:
         """In how many seconds the provider may admit the call if that is waited for; ``inf`` if waiting cannot help."""
@@ -198,10 +206,10 @@ class Tried:
 
     def soonest(self) -> Answer | None:
         """Return the one that is free soonest, if waiting can help with any."""
-        if not self.last.trouble or self.ends:
+        if not (self.last.trouble and all(answer.repeatable for answer in self.answers)) or self.ends:
             return None
         best = min(self.answers, key=lambda answer: answer.free_in)
-        return best if best.free_in < math.inf else None
+        return best if best.free_in < math.inf and best.pays_for(best.provider) else None
 
     def result(self) -> Exception:
         """Return what to raise: the one error there is, the caller's own mistake, or what each one said."""

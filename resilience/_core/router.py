@@ -163,6 +163,12 @@ class Outliers:
         self.calls = [0] * len(self.until)
         self.failed = [0] * len(self.until)
 
+    def forget(self) -> None:
+        """Take everybody back and forget every call, without asking for the time."""
+        count = len(self.until)
+        self.until = [-math.inf] * count
+        self.times, self.calls, self.failed = [0] * count, [0] * count, [0] * count
+
     def ejected_for(self, member: int, now: float) -> float:
         """Return for how many seconds more a member is left out; 0 if it is not."""
         return max(0.0, self.until[member] - now)
