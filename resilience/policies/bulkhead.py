@@ -26,15 +26,11 @@ from resilience.classify import classify
 from resilience.errors import BulkheadFull, ConfigurationError
 from resilience.events import ConcurrencyLimitChanged, Event, EventBus, process_bus
 from resilience.policies._around import Around
-from resilience.policies._bulkhead import (
-    DROPS,
-    NO_LIMIT,
-    BulkheadRefusal,
-    BulkheadSnapshot,
-    adaptive_limit,
-    fixed_limit,
-)
-from resilience.policies._places import Place, Places, State
+from resilience.policies._bulkhead import DROPS, NO_LIMIT, adaptive_limit, fixed_limit
+from resilience.policies._bulkhead import BulkheadRefusal as BulkheadRefusal
+from resilience.policies._bulkhead import BulkheadSnapshot as BulkheadSnapshot
+from resilience.policies._places import Place as Place
+from resilience.policies._places import Places, State
 from resilience.policies._waiter import Waiter
 from resilience.settings import BulkheadSettings
 
