@@ -44,9 +44,12 @@ class Fetch:
         number = len(self.by)
         await anyio.sleep(self.seconds)
         result = self.end(number)
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+        finally:
+            del result  # it holds this frame
 
     @property
     def calls(self) -> int:
