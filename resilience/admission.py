@@ -6,19 +6,39 @@ Whoever waits holds no permit, so that no probe sits in a line; a breaker that o
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any, final
 
 import anyio
 
 from resilience._core.states import Permit, Refusal
-from resilience._core.words import Reason
-from resilience.errors import CallRejected, DeadlineExceeded, ProviderGated
+from resilience._core.words import Reason, many
+from resilience.errors import BulkheadFull, CallRejected, DeadlineExceeded, ProviderGated
 from resilience.guard import outer_deadline
 from resilience.lane import SLACK
-from resilience.limits import NO_TURN, Turn
+from resilience.limits import NO_TURN, Limits, Turn
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
 from resilience.waiting import wait as rest
+
+
+@final
+class Pending:
+    """One caller more who waits, in whatever way, for as long as the block lasts."""
+
+    __slots__ = ("_ticket", "_waiting")
+
+    def __init__(self, runtime: ProviderRuntime) -> None:
+        self._waiting = runtime.waiting
+        self._ticket = object()  # not the call itself: that would keep its task alive
+
+    def __enter__(self) -> None:
+        self._waiting.add(self._ticket)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._waiting.discard(self._ticket)
 
 
 @final
@@ -69,23 +89,66 @@ class Admission:
         while True:
             now = runtime.clock()
             if now >= self.ends - SLACK:
+                self._give_back()
                 overdue = f"it passed {now - self.ends:.3g} s ago"
                 return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
             if (refusal := runtime.peek(now)) is not None and not self.borrows:
+                self._give_back()
                 return runtime.breaker.refused(refusal)
-            left = runtime.common.gate_left(now)
-            if left and waited + left > self._patience + SLACK:
-                return self._gated(now)
+            if left := runtime.common.gate_left(now):
+                if waited + left > self._patience + SLACK:
+                    return self._gated(now)
+                self._give_back()  # it closed while we stood in a line
             if wait := runtime.common.gate_wait(now):
-                if wait >= self.remaining(now):
-                    return self._gated(now, "its end lies behind the caller's deadline")
+                if (refused := await self._wait_at_gate(now, wait)) is not None:
+                    return refused
                 waited += wait
-                if skipped := await rest(wait):
-                    self.ends -= skipped
-                    runtime.common.gate_wait(now + skipped)  # it was waited out, so it opens
-                continue
-            answer = runtime.acquire(self._task, now)
-            return runtime.breaker.refused(answer) if isinstance(answer, Refusal) else answer
+            elif runtime.limits is None or self.turn is not NO_TURN:
+                return self._acquired(now)
+            elif isinstance(turn := await self._take_turn(runtime.limits, now), CallRejected):
+                return turn
+            else:
+                self.turn = turn
+
+    async def _wait_at_gate(self, now: float, seconds: float) -> CallRejected | None:
+        runtime = self._runtime
+        if seconds >= self.remaining(now):
+            return self._gated(now, "its end lies behind the caller's deadline")
+        if runtime.pending_full:
+            return self._too_many()
+        with Pending(runtime):
+            skipped = await rest(seconds)
+        if skipped:
+            self.ends -= skipped
+            runtime.common.gate_wait(now + skipped)  # it was waited out, so it opens
+        return None
+
+    def _acquired(self, now: float) -> Permit | CallRejected:
+        answer = self._runtime.acquire(self._task, now)
+        if isinstance(answer, Refusal):
+            self._give_back()
+            return self._runtime.breaker.refused(answer)
+        return answer
+
+    async def _take_turn(self, limits: Limits, now: float) -> Turn | CallRejected:
+        turn = limits.try_enter(self._plan, self._task)
+        if turn is not None:
+            return turn
+        if self._runtime.pending_full:
+            return self._too_many()
+        try:
+            with Pending(self._runtime):
+                return await limits.enter(self._plan, self._task, self.remaining(now) if self._plan.may_wait else 0.0)
+        except CallRejected as refusal:
+            return refusal.with_traceback(None)
+
+    def _give_back(self) -> None:
+        turn, self.turn = self.turn, NO_TURN
+        turn.refund()
+
+    def _too_many(self) -> CallRejected:
+        waiting = many(len(self._runtime.waiting), "caller")
+        return BulkheadFull(self._runtime.name, Reason.PENDING_FULL, None, f"{waiting} waiting already")
 
     def _gated(self, now: float, deadline: str = "") -> CallRejected:
         name, left = self._runtime.name, self._runtime.common.gate_left(now)

@@ -116,6 +116,8 @@ class ProviderRuntime:
     timeouts: int
     wall_clock: Clock
 
+    limits: Limits | None
+
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 
     def __init__(self, name: str, settings: ProviderSettings, tools: Tools, common: Common) -> None:
@@ -132,7 +134,9 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
-        self.limits: Limits | None = None
+        self.limits = Limits(name, settings, tools, self.bus, self) if _limited(settings) else None
+        if self.limits is not None:
+            self.limits.share(common.lock)
         self.chaos: tuple[Callable[[Any], Any], ...] = ()  # what tests put around every attempt
         self.successor: Callable[[], ProviderRuntime] | None = None
         self.swept = -1
@@ -252,6 +256,10 @@ class ProviderRuntime:
         with self.common.lock:
             self.refresh()
 
+    def each_lane(self) -> list[Lane]:
+        """Return its lanes, as they are at this moment."""
+        return list(self.lanes.values())
+
     @property
     def successes(self) -> int:
         """How many attempts have succeeded."""
@@ -317,6 +325,12 @@ class ProviderRuntime:
         for lane in list(self.lanes.values()):
             if lane.loop is None:
                 lane.look(now)
+
+    @property
+    def pending_full(self) -> bool:
+        """Whether as many callers wait, in whatever way, as may."""
+        most = self.settings.bulkhead.max_pending
+        return most is not None and len(self.waiting) >= most
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -407,6 +421,9 @@ class ProviderRuntime:
         for lane in self.lanes.values():
             lane.door = lane.passage = None  # handles that know it look closer and find a new one
         self.lanes = {}
+        if self.limits is not None:
+            self.limits.share(self.common.lock)
+            self.limits.start_anew()
         self.probing = set()
         self.waiting = set()
         self.held = 0
@@ -414,6 +431,11 @@ class ProviderRuntime:
         self.plan = self.plan_for("")
         self.breaker.start_anew()
         self.refresh()
+
+
+def _limited(settings: ProviderSettings) -> bool:
+    every = (settings.rate_limit, settings.bulkhead, settings.throttle, settings.cost)
+    return any(part.limits for part in every)
 
 
 def _start_anew_after_fork() -> None:

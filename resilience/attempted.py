@@ -1,0 +1,312 @@
+"""
+How the attempts of one call end, and what follows.
+
+======================================  ===========================================================================
+an attempt ended with                   what follows
+======================================  ===========================================================================
+a result                                permit and place back as success; the call is over
+a result whose outcome is still open    permit and place stay, until it is known (see `hold`)
+the caller's cancellation               permit back as ignored (slow evidence if it was old); it propagates
+a failure that may be tried again       permit back; budget charged; pause; admission; the next attempt
+a failure that may not                  permit back; a note on the error tells why; it propagates
+======================================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from resilience._core.budget import Charge
+from resilience._core.states import Permit
+from resilience._core.words import UNSET, Reason, Usage, Verdict
+from resilience.admission import Admission
+from resilience.classify import attach
+from resilience.errors import (
+    ProviderError,
+    ResilienceError,
+    annotate,
+    leave,
+)
+from resilience.failure import Delivery, Failure, FailureKind
+from resilience.guard import here, is_inside
+from resilience.lane import SLACK, Lane
+from resilience.limits import NO_TURN
+from resilience.misuse import explain_misuse
+from resilience.plan import NOTHING, Plan
+from resilience.policies.retry import attempts_note
+from resilience.runtime import ProviderRuntime
+from resilience.telling import Teller
+
+_log = logging.getLogger("resilience.call")
+
+T = TypeVar("T")
+
+_NO_PERMIT = Permit(None)
+
+_MARK = "__resilience_spent__"
+"""Where an error that comes out says which provider has given up on it, in which task, and when."""
+
+
+class Attempted:
+    """
+    The state of one call.
+
+    Args:
+        runtime: The provider's runtime.
+        plan: What this call is entitled to.
+        began: When it began, on the runtime's clock.
+        attempt: How many attempts were made already. Default: 0.
+    """
+
+    __slots__ = (
+        "_began",
+        "_charge",
+        "_delay",
+        "_error",
+        "_failure",
+        "_permit",
+        "_task",
+        "_tell",
+        "_way",
+        "attempt",
+        "began",
+        "follow",
+        "key",
+        "lane",
+        "plan",
+        "runtime",
+    )
+
+    attempt: int
+    began: float
+    follow: Callable[[Failure, bool], Reason | None] | None
+    key: str | None
+    lane: Lane
+    plan: Plan
+    runtime: ProviderRuntime
+
+    def __init__(self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0) -> None:
+        self.runtime = runtime
+        self.plan = plan
+        self.began = began
+        self.attempt = attempt
+        self._task, loop = here()
+        self.lane = runtime.lane_for(plan, loop)
+        self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
+        self._began = began
+        self._delay = 0.0
+        self._charge: Charge | None = None
+        self._error: BaseException | None = None
+        self._failure: Failure | None = None
+        self._permit = _NO_PERMIT
+        self._tell = Teller(runtime, plan.operation)
+        self.key = None  # made when it is first told
+        self.follow = None  # decides in place of the retries what follows a failure
+        if attempt:
+            runtime.common.count_call()
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def succeeded(self, began: float, result: object = None) -> None:
+        """Return the permit of an attempt that succeeded."""
+        runtime = self.runtime
+        now = runtime.clock()
+        if self.plan.usage is not None:
+            self.used(self._read_usage(self.plan.usage, result))
+        self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
+        if self.attempt > 1:
+            self._tell.recovered(self.attempt, now - self.began)
+
+    def failed(
+        self, error: BaseException, began: float, limit: float, *, expired: bool, permit: Permit | None = None
+    ) -> bool:
+        """
+        Return the permit of an attempt that failed, and decide what follows.
+
+        Args:
+            error: What came out of the attempt; our own timeout already as `CallTimeout`.
+            began: When the attempt began.
+            limit: How long it could have lasted, in seconds.
+            expired: Whether our own limit interrupted it.
+            permit: The permit, if it was not taken by `enter`.
+
+        Returns:
+            Whether another attempt follows, after `pause`.
+        """
+        if permit is not None:
+            self._permit = permit
+        runtime = self.runtime
+        now = runtime.clock()
+        if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
+            self._release(Verdict.IGNORED, now, None, slow=self._slow(began, now))
+            return False
+        nested = self._was_retried_inside(error, began)
+        failure = self._classified(error)
+        # A limit that the caller's deadline cut short says little: only that the attempt was slow, if it was.
+        cut_short = expired and limit < self.plan.limit
+        # The inner call has told the breaker, unless it borrowed our probe: then the vote is ours.
+        told = nested and not self._permit.probe
+        verdict = Verdict.IGNORED if cut_short or told else runtime.breaker.verdict(error, failure)
+        self._release(verdict, now, failure, slow=self._slow(began, now))
+        if expired:
+            self._tell.timed_out(error, self.attempt, now - began)
+        if not nested:
+            runtime.obey(failure, now)
+        self._tell.failed(failure, self.attempt, now - began)
+        if self.follow is not None:
+            reason = self.follow(failure, nested)
+        else:
+            reason = Reason.ALREADY_RETRIED if nested else self._schedule(failure, now)
+        if reason is not None:
+            self._give_up(error, failure, reason)
+            return False
+        self._error, self._failure = error, failure
+        return True
+
+    # -- held open -------------------------------------------------------------------------------------------------
+
+    def hold(self) -> bool:
+        """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
+        self.runtime.held += 1
+        return self._slow(self._began, self.runtime.clock())
+
+    def renew(self) -> None:
+        """Renew the lease of a probe that shows signs of life."""
+        if self._permit.probe:
+            self.runtime.renew(self._permit)
+
+    def used(self, usage: Usage) -> None:
+        """Settle what the attempt has really used up."""
+        self._way.turn.settle(usage)
+
+    def let_go(self, error: BaseException | None, verdict: Verdict | None, *, slow: bool) -> Failure | None:
+        """End a held attempt with what came of it. There is no other attempt after it."""
+        runtime = self.runtime
+        runtime.held -= 1
+        now = runtime.clock()
+        if error is None or not isinstance(error, Exception):
+            usual = Verdict.SUCCESS if error is None else Verdict.IGNORED
+            self._release(verdict or usual, now, None, slow=slow)
+            if error is None and self.attempt > 1:
+                self._tell.recovered(self.attempt, now - self.began)
+            return None
+        failure = self._classified(error)
+        self._release(verdict or runtime.breaker.verdict(error, failure), now, failure, slow=slow)
+        runtime.obey(failure, now)
+        self._tell.failed(failure, self.attempt, now - self._began)
+        self._give_up(error, failure, Reason.STREAM_COMMITTED)
+        return failure
+
+    def _read_usage(self, usage: Callable[[Any], Usage], result: object) -> Usage:
+        try:
+            return usage(result)
+        except Exception:  # the result is worth more than the bill
+            _log.exception("usage= failed", extra={"component": "limits", "provider": self.runtime.name})
+            return NOTHING
+
+    def _release(self, verdict: Verdict, now: float, failure: Failure | None, *, slow: bool) -> None:
+        permit, self._permit = self._permit, _NO_PERMIT
+        turn, self._way.turn = self._way.turn, NO_TURN
+        self.runtime.settle(permit, verdict, now, slow=slow, failure=failure, task=self._task)
+        if failure is not None and failure.delivery is Delivery.UNSENT:
+            turn.refund()
+        else:
+            turn.leave()
+        if self.runtime.limits is not None:
+            self.runtime.limits.left(verdict, failure, now - self._began)
+
+    def _slow(self, began: float, now: float) -> bool:
+        return now - began >= self.plan.slow_after
+
+    def _classified(self, error: BaseException) -> Failure:
+        runtime = self.runtime
+        return runtime.classify(error).attributed(
+            provider=runtime.name, operation=self.plan.operation, attempts=self.attempt, time=runtime.wall_clock()
+        )
+
+    def _was_retried_inside(self, error: BaseException, began: float) -> bool:
+        """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
+        if isinstance(error, ProviderError) and error.__cause__ is not None:
+            error = error.__cause__
+        mark = vars(error).get(_MARK)  # not getattr: an error may answer to every name
+        return mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began
+
+    def _schedule(self, failure: Failure, now: float) -> Reason | None:
+        """Schedule another attempt and pay for it, or return why not."""
+        runtime, plan = self.runtime, self.plan
+        decision = plan.retry.decide(
+            failure,
+            attempt=self.attempt,
+            idempotent=plan.idempotent,
+            previous=self._delay,
+            can_refresh=plan.refresh is not None,
+        )
+        if decision.reason is not None:
+            return decision.reason
+        delay = decision.delay
+        if now + delay >= self._way.ends - SLACK or delay >= self._way.remaining(now):
+            return Reason.DEADLINE_WOULD_PASS
+        refusal = runtime.peek(now + delay)
+        if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._way.borrows:
+            return refusal.reason
+        patience = delay + runtime.settings.gate.max_wait if plan.may_wait else 0.0
+        if runtime.common.gate_left(now) > patience:
+            return Reason.PROVIDER_GATED
+        if runtime.pending_full:
+            return Reason.PENDING_FULL
+        if runtime.settings.budget.enabled:
+            self._charge = runtime.common.charge(now)
+            if self._charge is None:
+                return Reason.RETRY_BUDGET_EXHAUSTED
+        self._delay = delay
+        self._tell.scheduled(failure, self.attempt + 1, plan.retry.most_attempts(failure.kind), delay)
+        return None
+
+    def charge_back(self) -> None:
+        """Give back what a retry cost that will not leave."""
+        charge, self._charge = self._charge, None
+        if charge is not None:
+            self.runtime.common.refund(charge)
+
+    def forget(self) -> None:
+        """Drop the last error: it holds the frames of this call, and they hold the call."""
+        self._error = None
+
+    # -- giving up -------------------------------------------------------------------------------------------------
+
+    def _give_up(self, error: BaseException, failure: Failure, reason: Reason) -> None:
+        """Leave on *error* what a reader and an outer call need to know, and tell the listeners."""
+        runtime = self.runtime
+        now = runtime.clock()
+        if reason is not Reason.ALREADY_RETRIED:  # then the inner call has left better
+            attach(error, failure)
+            annotate(error, runtime.name, attempts_note(failure, self.attempt, reason))
+        # Only for an outer call: on a stored exception the mark would meet the next one.
+        outer = is_inside(self._task, runtime.lanes.values())
+        leave(error, _MARK, (id(runtime), id(self._task), now) if outer else None)
+        self._failure = failure
+        self._tell.gave_up(failure, reason, error, now - self.began)
+
+    def raise_as_asked(self, error: BaseException, func: object = UNSET) -> None:
+        """Raise what stands for *error* where it is not the error itself."""
+        if isinstance(error, TypeError):
+            explain_misuse(error, func)
+        if self._failure is not None and self._is_providers(error, self._failure):
+            raise ProviderError(self._failure) from error
+
+    def _is_providers(self, error: BaseException, failure: Failure) -> bool:
+        """Whether *error* is to be replaced by the standard one: no cancellation, not ours, not the caller's bug."""
+        if not self.plan.standard or not isinstance(error, Exception) or isinstance(error, ResilienceError):
+            return False
+        return failure.kind is not FailureKind.BAD_REQUEST or failure.evidence is not Verdict.IGNORED
+
+    def _given_up(self, error: BaseException, failure: Failure, reason: Reason) -> BaseException:
+        """Give up on an error after all, and return what to raise for it."""
+        self._give_up(error, failure, reason)
+        if self._is_providers(error, failure):
+            standard = ProviderError(failure)
+            standard.__cause__ = error
+            return standard
+        return error
