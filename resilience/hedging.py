@@ -180,7 +180,7 @@ class _Contest(Generic[T]):
             return None
         second = Call(first.runtime, first.plan, first.began)
         second.key = first.key
-        second.attempt = first.attempt  # it is the same call, counted once
+        second.attempt, second.key = first.attempt, first.key  # it is the same call, counted once
         second.follow = lambda *_: None
         attempt: Guard | None = None
         try:
