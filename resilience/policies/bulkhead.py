@@ -18,8 +18,6 @@ from collections.abc import Callable
 from typing import final
 from weakref import WeakSet
 
-import anyio
-
 from resilience._core.queue import Line
 from resilience._core.words import Priority, Reason, Verdict
 from resilience.classify import classify
@@ -272,8 +270,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
     async def _wait(self, place: Place, waiter: Waiter, wait: float) -> None:
         began = self._clock()
         try:
-            with anyio.move_on_after(wait):
-                await waiter.wait()
+            await waiter.wait(wait)
         except BaseException:
             place.leave()  # its spot in the line, or the place that it was just given
             raise
