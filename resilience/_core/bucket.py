@@ -183,7 +183,7 @@ class Bucket:
 
     # -- what the provider says ------------------------------------------------------------------------------------
 
-    def tighten(self, now: float, remaining: float, pause: float, sent: float, cap: float = 120.0) -> float:
+    def tighten(self, now: float, remaining: float, pause: float, sent: float, cap: float = 120.0) -> int:
         """
         Take the provider's word for it when it sees less left than we do.
 
@@ -198,27 +198,26 @@ class Bucket:
             cap: No answer takes away more than flows in in so many seconds, nor holds the bucket shut for longer.
 
         Returns:
-            How many units were taken away: 0 if the answer was no news.
+            How many units fewer can be taken now.
         """
         if sent < self._newest:
-            return 0.0
+            return 0
         self._newest = sent
         implied = now + min(max(0.0, self.burst - remaining) * self.interval, cap)
         held = now + min(pause, cap) if remaining < 1 and pause > 0 else -inf
         before = max(self.tat, now)
         if implied <= before and held <= self._held:
             self._loosen(now, implied, spent=remaining < 1)
-            return 0.0
+            return 0
         self._agreeing, self._furthest = 0, -inf
-        lost = max(0.0, implied - before) / self.interval
+        had = self.remaining(now)
         if held > self._held:
-            lost = max(lost, self.remaining(now))
             self._held = held
             self._set_tolerance()
         if implied > before:
             self._tightened = implied - before + (self._tightened if self.tat > now else 0.0)
             self.tat = implied
-        return lost
+        return had - self.remaining(now)
 
     def _loosen(self, now: float, implied: float, *, spent: bool) -> None:
         """Note an answer that sees as much left as we do, or more; after some of them undo what others did."""
@@ -276,15 +275,6 @@ class Buckets:
             wait = max(wait, bucket.wait(now, requests))
         for bucket in self.tokens:
             wait = max(wait, bucket.wait(now, tokens))
-        return wait
-
-    def queue(self, now: float, requests: float, tokens: float) -> float:
-        """Return in how many seconds so much will have passed, however much, if nobody else takes anything."""
-        wait = 0.0
-        for bucket in self.requests:
-            wait = max(wait, bucket.queue(now, requests))
-        for bucket in self.tokens:
-            wait = max(wait, bucket.queue(now, tokens))
         return wait
 
     def charge(self, now: float, requests: float, tokens: float) -> None:
