@@ -144,7 +144,7 @@ class Outliers:
         failed: Failed ones among them.
     """
 
-    __slots__ = ("_due", "_rules", "_since", "calls", "failed", "times", "until")
+    __slots__ = ("_due", "_new", "_rules", "_since", "calls", "failed", "times", "until")
 
     calls: list[int]
     failed: list[int]
@@ -160,6 +160,7 @@ class Outliers:
     def _begin(self, now: float) -> None:
         self._since = now
         self._due = now + self._rules.interval
+        self._new: set[int] = set()  # who came back in this interval: it is no healthy one of theirs
         self.calls = [0] * len(self.until)
         self.failed = [0] * len(self.until)
 
@@ -185,6 +186,7 @@ class Outliers:
         for member, until in enumerate(self.until):
             if -math.inf < until <= now:
                 self.until[member] = -math.inf
+                self._new.add(member)
                 changes.append(Returned(member))
         if now >= self._due:
             changes += self._judge(now, rng)
@@ -196,7 +198,7 @@ class Outliers:
         outliers = self._outliers([member for member in present if self.calls[member] >= self._rules.minimum_calls])
         healthy = int((now - self._since) / self._rules.interval)
         for member in present:
-            if member not in outliers:
+            if member not in outliers and member not in self._new:
                 self.times[member] = max(0, self.times[member] - healthy)
         return [self._eject(member, now, rng) for member in outliers[: self._room(len(present))]]
 
