@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
@@ -113,7 +113,7 @@ def _shaped(made: Any, turn: Turn, name: str) -> Any:
     if hasattr(made, "__aenter__"):
         return AwaitableContext(made, turn) if awaitable else Context(made, turn)
     if awaitable:
-        return _awaited(made, turn)
+        return Awaited(made, turn)
     raise TypeError(f"faults go around async functions: {name} returned {type(made).__name__}, which cannot be awaited")
 
 
@@ -121,10 +121,40 @@ async def _awaited(made: Awaitable[Any], turn: Turn) -> Any:
     try:
         await turn.strike()
     except BaseException:
-        if isinstance(made, Coroutine):
-            made.close()  # or Python would complain that it was never awaited
+        _drop(made)
         raise
     return await turn.answered(await made)
+
+
+def _drop(made: object) -> None:
+    """Close a coroutine that did not begin, or Python would complain that it was never awaited."""
+    if isinstance(made, Coroutine):
+        made.close()
+
+
+@final
+class Awaited(Coroutine[Any, Any, Any]):
+    """A coroutine around one that was made already, which it takes with it if it is closed before it began."""
+
+    def __init__(self, made: Awaitable[Any], turn: Turn) -> None:
+        self._made = made
+        self._outer = _awaited(made, turn)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._outer.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Go on, as the event loop asks for it."""
+        return self._outer.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        """Raise something inside, as the event loop asks for it."""
+        return self._outer.throw(*args)
+
+    def close(self) -> None:
+        """End it."""
+        self._outer.close()
+        _drop(self._made)
 
 
 @final
@@ -174,6 +204,8 @@ class Items(AsyncIterator[_T]):
             self._left -= 1
             turn.record(turn.fault.kind)
             if turn.fault.kind is FaultKind.CUT:
+                if isinstance(self._iterator, AsyncGenerator):
+                    await dispose(self._iterator)  # one that raised by itself would be over, too
                 raise error_for(turn.fault, turn.call)
             await pause(turn.fault.lasts)
 
