@@ -167,6 +167,10 @@ class Attempted:
 
     # -- held open -------------------------------------------------------------------------------------------------
 
+    def adopt(self, permit: Permit) -> None:
+        """Take over an attempt that was held without a call of its own, because something went wrong with it."""
+        self._permit = permit
+
     def hold(self) -> bool:
         """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
         self.runtime.held += 1

@@ -90,7 +90,7 @@ class Call(Attempted):
         except BaseException:
             self.forget()
             raise
-        return await self.run(func, args, kwargs)
+        return await self.run(func, args, kwargs, hold=hold)
 
     # -- admission -------------------------------------------------------------------------------------------------
 

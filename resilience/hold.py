@@ -15,11 +15,67 @@ import warnings
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
+from resilience._core.states import Period, Permit
 from resilience._core.words import Usage, Verdict
 from resilience.call import Call
 from resilience.failure import Failure
+from resilience.lane import Lane, get_ident
+from resilience.plan import Plan
+from resilience.runtime import ProviderRuntime
 
 T = TypeVar("T")
+
+
+@final
+class Light:
+    """
+    What is held of an attempt on the fast path: it needs no `Call` unless it ends in an error.
+
+    Args:
+        runtime: The provider's runtime.
+        plan: What the call is entitled to.
+        lane: Where the attempt ran.
+        period: The closed period of the circuit that admitted it.
+        began: When it began, on the lane's clock.
+    """
+
+    __slots__ = ("_began", "_lane", "_period", "_plan", "_runtime")
+
+    def __init__(self, runtime: ProviderRuntime, plan: Plan, lane: Lane, period: Period, began: float) -> None:
+        self._runtime = runtime
+        self._plan = plan
+        self._lane = lane
+        self._period = period
+        self._began = began
+
+    def hold(self) -> bool:
+        """Keep it; return whether it was slow up to now."""
+        self._runtime.held += 1
+        return self._lane.clock() - self._began >= self._plan.slow_after
+
+    def renew(self) -> None:
+        """Nothing: no probe takes the fast path."""
+
+    def used(self, usage: Usage) -> None:
+        """Nothing: no reservation takes the fast path."""
+
+    def let_go(self, error: BaseException | None, verdict: Verdict | None, *, slow: bool) -> Failure | None:
+        """End it with what came of it."""
+        runtime, lane, period = self._runtime, self._lane, self._period
+        now = lane.clock()
+        if isinstance(error, Exception):
+            call = Call(runtime, self._plan, self._began, attempt=1)
+            call.adopt(Permit(period))
+            return call.let_go(error, verdict, slow=slow)
+        runtime.held -= 1
+        verdict = verdict or (Verdict.SUCCESS if error is None else Verdict.IGNORED)
+        usual = verdict is Verdict.SUCCESS and not slow and lane.door is period and now < lane.turn_at
+        if usual and get_ident() == lane.thread:
+            lane.successes += 1
+            return None
+        runtime.common.count_call()
+        runtime.settle(Permit(period), verdict, now, slow=slow)
+        return None
 
 
 @final
@@ -39,7 +95,7 @@ class Hold(Generic[T]):
     slow: bool
     value: T
 
-    def __init__(self, value: T, call: Call | None) -> None:
+    def __init__(self, value: T, call: Call | Light | None) -> None:
         self.value = value
         self._call = call
         self.slow = call is not None and call.hold()

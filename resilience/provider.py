@@ -19,7 +19,7 @@ from resilience.attempts import Attempts
 from resilience.call import Call
 from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
 from resilience.handle import Handle
-from resilience.hold import Hold
+from resilience.hold import Hold, Light
 from resilience.lane import NO_LANE, Lane, get_ident, task_of
 from resilience.options import Options, View
 from resilience.outcome import Outcome
@@ -155,11 +155,31 @@ class ResilientProvider(Handle):
         Raises:
             Exception: As `execute` does.
         """
-        runtime = self._current()
-        if not runtime.enabled:
-            return Hold(await func(*args, **kwargs), None)
-        call = Call(runtime, self._plan(), runtime.clock())
-        return Hold(await call.run(func, args, kwargs, hold=True), call)
+        lane = self._lane
+        period = lane.door
+        if (
+            period is None
+            or get_ident() != lane.thread
+            or (task := task_of(lane.loop)) is None
+            or task in lane.live  # a call inside a call
+        ):
+            return await self._hold_closer(func, args, kwargs)
+        lane.live[task] = began = lane.clock()
+        if lane.timer is None:
+            lane.arm(began)
+        cancelling = task.cancelling()
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
+            call = self._failed(error, func, lane=lane, period=period, began=began, expired=expired)
+            if call is None:
+                raise
+        else:
+            if lane.live.pop(task) is not began:
+                self._won(lane, task)
+            return Hold(result, Light(self._runtime, self._plan(), lane, period, began))
+        return Hold(await call.resume(func, args, kwargs, hold=True), call)
 
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """
@@ -268,6 +288,17 @@ class ResilientProvider(Handle):
             self._lane = call.lane  # from the next call on the fast path
         return await call.run(func, args, kwargs)
 
+    async def _hold_closer(
+        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Hold[T]:
+        runtime = self._current()
+        if not runtime.enabled:
+            return Hold(await func(*args, **kwargs), None)
+        call = Call(runtime, self._plan(), runtime.clock())
+        if call.lane.loop is not None and call.plan.fast:
+            self._lane = call.lane  # from the next call on the fast path
+        return Hold(await call.run(func, args, kwargs, hold=True), call)
+
     def _failed(
         self, error: BaseException, func: object, *, lane: Lane, period: Period, began: float, expired: bool
     ) -> Call | None:
@@ -295,16 +326,20 @@ class ResilientProvider(Handle):
     def _ended(self, lane: Lane, task: Task[Any], period: Period, began: float, now: float, *, late: bool) -> None:
         """Settle a success that is more than a number: slow, late, in a new bucket, or from an earlier period."""
         if late:
-            lane.forget_late(task)
-            task.uncancel()  # the result won: what we asked of the task is taken back
+            self._won(lane, task)
         self._settle(lane, period, began, now, Verdict.SUCCESS)
+
+    def _won(self, lane: Lane, task: Task[Any]) -> None:
+        """Take back what we asked of a task whose result came all the same."""
+        lane.forget_late(task)
+        task.uncancel()
 
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
         self._runtime.common.count_call()
         runtime = self._runtime
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
         if runtime.limits is not None:
-            runtime.limits.left(now, verdict)
+            runtime.limits.left(verdict)
 
 
 def _handle(runtime: ProviderRuntime, view: View | None) -> ResilientProvider:
