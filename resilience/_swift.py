@@ -151,8 +151,7 @@ class SwiftItems(Items[T]):
         if self._since is not None and self._requests() == self._seen and self._generator.ag_frame is None:
             self.gap = max(self.gap, self._pace.clock() - self._since)  # nothing has come since
         late, self._late = self._late, None
-        if late is not None:
-            self.__anext__ = self._generator.__anext__
+        self.__anext__ = self._generator.__anext__  # which is about to be closed
         return late if late is not None and error is late else self._alarm.answer(error)
 
     # -- how it ended ----------------------------------------------------------------------------------------------

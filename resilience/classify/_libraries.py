@@ -218,6 +218,7 @@ _LIBRARIES: dict[str, dict[str, Finding]] = {
         (_NETWORK, "BrokenResourceError"),
         (_BUG, "ClosedResourceError BusyResourceError NeedHandshakeError"),
     ),
+    "resilience": table((_CUT, "StreamInterrupted")),
     "concurrent": table((_CANCELLED, "CancelledError")),
     "pydantic": table((_BUG, "ValidationError")),
     "pydantic_core": table((_BUG, "ValidationError")),

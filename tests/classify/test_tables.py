@@ -34,6 +34,7 @@ MODULES = {
     "pydantic_core": ["pydantic_core"],
     "redis": ["redis.exceptions"],
     "requests": ["requests.exceptions"],
+    "resilience": ["resilience.errors"],
     "trio": ["trio"],
     "urllib": ["urllib.error"],
     "urllib3": ["urllib3.exceptions"],

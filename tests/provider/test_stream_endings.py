@@ -1,0 +1,491 @@
+"""How a stream's source is closed, and what stays behind of a stream: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import types
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from resilience import (
+    BreakerSettings,
+    BudgetSettings,
+    CallTimeout,
+    CircuitState,
+    ProviderRegistry,
+    ProviderSettings,
+    RetrySettings,
+    Settings,
+)
+from resilience.errors import StreamInterrupted
+from resilience.settings import StreamSettings
+from resilience.stream import Stream
+
+pytestmark = pytest.mark.anyio
+
+RETRIES = RetrySettings(jitter="none", base_delay=2)
+# What is missing of the budget in the end was charged and not refunded.
+BUDGET = BudgetSettings(ratio=0, floor_per_second=1e-9, floor_burst=5)
+IDLE = StreamSettings(idle=2)
+
+
+class Place:
+    """Where sources come from: it counts those that are open, and those whose closing was not disturbed."""
+
+    def __init__(self) -> None:
+        self.open = self.opened = self.tidied = 0
+
+    async def items(self, *steps: object) -> AsyncIterator[object]:
+        self.open += 1
+        self.opened += 1
+        try:
+            for step in steps:
+                if isinstance(step, float):
+                    await anyio.sleep(step)
+                elif isinstance(step, type) and issubclass(step, BaseException):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.open -= 1
+            await anyio.sleep(0.5)
+            self.tidied += 1
+
+    @asynccontextmanager
+    async def manager(self, *steps: object) -> AsyncIterator[AsyncIterator[object]]:
+        await anyio.sleep(0.1)
+        self.open += 1
+        self.opened += 1
+        try:
+            yield Cursor(steps)
+        finally:
+            self.open -= 1
+            await anyio.sleep(0.5)
+            self.tidied += 1
+
+
+class Cursor:
+    def __init__(self, steps: tuple[object, ...]) -> None:
+        self.steps = list(steps)
+
+    def __aiter__(self) -> Cursor:
+        return self
+
+    async def __anext__(self) -> object:
+        while self.steps:
+            step = self.steps.pop(0)
+            if isinstance(step, float):
+                await anyio.sleep(step)
+            elif isinstance(step, type) and issubclass(step, BaseException):
+                raise step
+            else:
+                return step
+        raise StopAsyncIteration
+
+
+def stream(provider: Any, func: Callable[..., Any], *args: Any, **options: Any) -> Stream[Any]:
+    return Stream(provider, func, args, {}, **options)
+
+
+async def read(provider: Any, func: Callable[..., Any], *args: Any, pause: float = 0.0) -> list[object]:
+    got = []
+    async with stream(provider, func, *args) as items:
+        async for item in items:
+            got.append(item)
+            await anyio.sleep(pause)
+    return got
+
+
+def on_asyncio() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+KINDS = ("items", "manager")
+
+
+# -- closing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_is_shielded(world, kind: str) -> None:
+    """A consumer that is cancelled between two items leaves a source that could close itself in peace."""
+    place = Place()
+    with anyio.move_on_after(1):
+        await read(world.provider(), getattr(place, kind), "a", "b", pause=5)
+    assert (place.opened, place.open, place.tidied) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_is_bounded(world, kind: str) -> None:
+    """A source that does not come to an end is left after five seconds; what the block ended with stands."""
+
+    class Hanging(Place):
+        async def hang(self) -> AsyncIterator[object]:
+            try:
+                yield "a"
+            finally:
+                await anyio.sleep(1000)
+
+        @asynccontextmanager
+        async def hang_around(self) -> AsyncIterator[AsyncIterator[object]]:
+            try:
+                yield Cursor(("a", "b"))
+            finally:
+                await anyio.sleep(1000)
+
+    provider, place, began = world.provider(), Hanging(), anyio.current_time()
+    async with stream(provider, place.hang if kind == "items" else place.hang_around) as items:
+        assert await anext(items) == "a"
+    assert anyio.current_time() - began == pytest.approx(5)
+    assert provider.snapshot().in_flight == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_errors_while_closing(world, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What closing raises is logged, and takes nothing away from what has come."""
+
+    async def items() -> AsyncIterator[object]:
+        try:
+            yield "a"
+        finally:
+            raise OSError("closing")
+
+    @asynccontextmanager
+    async def manager() -> AsyncIterator[AsyncIterator[object]]:
+        yield Cursor(("a",))
+        raise OSError("closing")
+
+    provider = world.provider()
+    async with stream(provider, items if kind == "items" else manager) as stream_items:
+        assert await anext(stream_items) == "a"
+    assert [record.getMessage() for record in caplog.records if record.name == "resilience.stream"] == [
+        "a source could not be closed"
+    ]
+    assert provider.snapshot().in_flight == 0
+
+
+async def test_a_context_manager_cannot_swallow_an_error(world) -> None:
+    """What a context manager makes of an error is its own affair: the caller learns of the error."""
+
+    @asynccontextmanager
+    async def lenient() -> AsyncIterator[AsyncIterator[object]]:
+        with suppress(ConnectionResetError):
+            yield Cursor(("a", ConnectionResetError))
+
+    with pytest.raises(StreamInterrupted):
+        await read(world.provider(), lenient)
+
+
+async def test_a_context_manager_with_tasks_of_its_own(world) -> None:
+    """On asyncio it may keep a task group open while it is entered."""
+
+    @asynccontextmanager
+    async def connection(*steps: object) -> AsyncIterator[AsyncIterator[object]]:
+        send, receive = anyio.create_memory_object_stream[object](10)
+        async with anyio.create_task_group() as tasks:
+
+            async def produce() -> None:
+                async with send:
+                    for step in steps:
+                        await anyio.sleep(1)
+                        await send.send(step)
+
+            tasks.start_soon(produce)
+            async with receive:
+                yield receive
+            tasks.cancel_scope.cancel()
+
+    if on_asyncio():
+        provider = world.provider()
+        with anyio.fail_after(50):
+            assert await read(provider, connection, "a", "b") == ["a", "b"]
+            async with stream(provider, connection, "a", "b") as items:
+                assert await anext(items) == "a"
+            with anyio.move_on_after(1.5) as scope:
+                await read(provider, connection, "a", "b")
+            assert scope.cancelled_caught
+            with pytest.raises(RuntimeError, match="mine"):
+                async with stream(provider, connection, "a", "b"):
+                    raise RuntimeError("mine")
+        await anyio.sleep(1)
+        assert provider.snapshot().in_flight == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_block_within_a_generator(world, kind: str) -> None:
+    """A generator that hands the items on may be closed early: the stream ends with it."""
+    provider, place = world.provider(), Place()
+
+    async def serve() -> AsyncIterator[object]:
+        async with stream(provider, getattr(place, kind), "a", "b") as items:
+            async for item in items:
+                yield item
+
+    answer = serve()
+    assert await anext(answer) == "a"
+    await answer.aclose()  # type: ignore[attr-defined]
+    assert (place.open, place.tidied, provider.snapshot().in_flight) == (0, 1, 0)
+    assert provider.snapshot().breaker.calls == 0
+
+
+async def test_a_generator_that_is_closed_elsewhere(world) -> None:
+    """It may also be closed by another task, as a server does when its client has gone."""
+    provider, place = world.provider(), Place()
+
+    async def serve() -> AsyncIterator[object]:
+        async with stream(provider, place.items, "a", "b") as items:
+            async for item in items:
+                yield item
+
+    answer = serve()
+    assert await anext(answer) == "a"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer.aclose)  # type: ignore[attr-defined]
+    assert (place.open, provider.snapshot().in_flight) == (0, 0)
+    async with anyio.create_task_group():
+        await anyio.sleep(1)
+
+
+# -- whose cancellation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_our_interruption_is_taken_back(world, kind: str) -> None:
+    """After an idle timeout the task is as it was: what encloses the block goes on."""
+    provider = world.provider(stream=IDLE)
+    with anyio.fail_after(100):
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(StreamInterrupted) as caught:
+                await read(provider, getattr(Place(), kind), "a", 1000.0)
+            assert isinstance(caught.value.__cause__, CallTimeout)
+            if on_asyncio():
+                task = asyncio.current_task()
+                assert task is not None
+                assert task.cancelling() == 0
+            await anyio.sleep(1)
+            assert not tasks.cancel_scope.cancel_called
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_timeout_of_the_consumer(world, kind: str) -> None:
+    """The body may have timeouts of its own round a request: they are its own affair."""
+    provider = world.provider()
+    async with stream(provider, getattr(Place(), kind), "a", 10.0, "b") as items:
+        assert await anext(items) == "a"
+        with pytest.raises(TimeoutError):
+            with anyio.fail_after(5):
+                await anext(items)
+    now = provider.snapshot()
+    assert (now.breaker.failed, now.in_flight, now.timeouts) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_both_at_once(world, kind: str) -> None:
+    """A caller that gives up in the moment in which our limit passes has given up."""
+    provider = world.provider(stream=StreamSettings(idle=2))
+    with anyio.move_on_after(1.5) as scope:
+        await read(provider, getattr(Place(), kind), "a", 1000.0)
+    assert scope.cancelled_caught
+    assert provider.snapshot().breaker.failed == 0
+
+
+@pytest.mark.parametrize("kind", ["generator", "iterator"])
+async def test_a_source_that_goes_on_all_the_same(world, kind: str) -> None:
+    """A source that swallows our interruption and delivers is heard; nothing of the interruption is left."""
+    provider = world.provider(stream=IDLE)
+
+    async def stubborn() -> AsyncIterator[str]:
+        yield "a"
+        with suppress(asyncio.CancelledError):
+            await anyio.sleep(1000)
+        yield "b"
+        await anyio.sleep(1.5)
+        yield "c"
+        await anyio.sleep(1000)
+
+    class Wrapped:
+        def __init__(self) -> None:
+            self.inner = stubborn()
+
+        def __aiter__(self) -> Wrapped:
+            return self
+
+        async def __anext__(self) -> str:
+            return await anext(self.inner)
+
+    if not on_asyncio():
+        return
+    got = []
+    with pytest.raises(StreamInterrupted) as caught:
+        async with stream(provider, stubborn if kind == "generator" else Wrapped) as items:
+            async for item in items:
+                got.append(item)
+                await asyncio.sleep(0.5)
+    task = asyncio.current_task()
+    assert task is not None
+    assert (got, caught.value.count, task.cancelling()) == (["a", "b", "c"], 3, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_items_that_are_read_by_another_task(world, kind: str) -> None:
+    """The block's own task is the one that is interrupted, wherever the items go."""
+    provider, place = world.provider(stream=IDLE), Place()
+
+    async def consume(items: Any) -> None:
+        async for _ in items:
+            pass
+
+    with pytest.raises((StreamInterrupted, ExceptionGroup)):
+        async with stream(provider, getattr(place, kind), "a", 1000.0) as items:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(consume, items)
+    assert (place.open, provider.snapshot().in_flight) == (0, 0)
+    assert provider.snapshot().breaker.failed == 1
+
+
+# -- what stays behind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["end", "cut", "idle", "break", "error", "total"])
+async def test_nothing_stays_behind(kind: str, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a stream ends, its parts are free without the collector's help."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # what was logged is kept by the test
+    provider = ProviderRegistry(
+        Settings(defaults=ProviderSettings(stream=StreamSettings(idle=2, total=50))), clock=anyio.current_time
+    ).provider("openai")
+    steps = {"cut": ("a", ConnectionResetError), "idle": ("a", 1000.0), "total": ("a", "b")}.get(ending, ("a", "b"))
+    left: list[weakref.ref[Any]] = []
+
+    class Item:
+        """Something that a reference can be held to."""
+
+    async def follow() -> None:
+        item = Item()
+        left.append(weakref.ref(item))
+        async with stream(provider, getattr(Place(), kind), item, *steps) as items:
+            left.append(weakref.ref(items._hold))
+            async for _ in items:
+                if ending == "break":
+                    break
+                if ending == "error":
+                    raise LookupError
+                if ending == "total":
+                    await anyio.sleep(60)
+
+    await anyio.sleep(0)
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await follow()
+        except (LookupError, StreamInterrupted):
+            pass
+        await anyio.lowlevel.checkpoint()
+        assert [ref() for ref in left] == [None, None]
+    finally:
+        gc.enable()
+
+
+@types.coroutine
+def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """Await *body*, and tell of each suspension just before it happens."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            trap = body.send(value) if error is None else body.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        suspended()
+        value, error = None, None
+        try:
+            value = yield trap
+        except BaseException as raised:
+            error = raised
+
+
+async def by_scope(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
+    """Cancel the scope around *act* at its k-th suspension; return whether it came so far."""
+    count = itertools.count(1)
+    with anyio.CancelScope() as scope:
+        await watched(act(), lambda: scope.cancel() if next(count) == k else None)
+    return scope.cancel_called
+
+
+async def by_task(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
+    """Cancel its task there, as a server would."""
+    reached = False
+
+    async def live() -> None:
+        nonlocal reached
+        count = itertools.count(1)
+
+        def suspended() -> None:
+            nonlocal reached
+            if next(count) == k:
+                reached = True
+                task.cancel()
+
+        await watched(act(), suspended)
+
+    task = asyncio.create_task(live())
+    await asyncio.wait([task])
+    assert task.cancelling() <= 1, "somebody else asked for a cancellation"
+    if reached and not task.cancelled():
+        task.result()
+    return reached
+
+
+SCENES = {
+    "whole": ("a", 0.9, "b"),
+    "first item": (0.9, "a"),
+    "retried": (1.0, ConnectionResetError),
+    "cut": ("a", 1.0, ConnectionResetError),
+    "idle": ("a", 1000.0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("probe", [False, True], ids=["closed", "half-open"])
+async def test_cancelled_anywhere(world, kind: str, scene: str, probe: bool) -> None:
+    """Wherever a stream is cancelled, its source is closed and permit, probe, place and budget are back."""
+    for end in (by_scope, by_task) if on_asyncio() else (by_scope,):
+        for k in itertools.count(1):
+            breaker = BreakerSettings(jitter=0, success_threshold=1)
+            provider = world.provider(retry=RETRIES, budget=BUDGET, breaker=breaker, stream=IDLE)
+            if probe:
+                await world.trip(provider)
+                await anyio.sleep(61)
+            place, calls = Place(), itertools.count()
+
+            def opening(*steps: object, place: Place = place, calls: Any = calls) -> Any:
+                next(calls)
+                return getattr(place, kind)(*steps)
+
+            async def act(provider: Any = provider, opening: Any = opening) -> None:
+                with suppress(StreamInterrupted, ConnectionResetError):
+                    await read(provider, opening, *SCENES[scene], pause=0.5)
+
+            reached = await end(act, k)
+            now = provider.snapshot()
+            assert (place.open, now.in_flight, now.breaker.probes) == (0, 0, 0), (end, k)
+            assert provider._runtime.probing == set()
+            assert provider._runtime.waiting == set()
+            assert 5 - now.retries_available == pytest.approx(max(0, next(calls) - 1), abs=1e-3)
+            if not reached:
+                break
+        if probe:
+            expected = CircuitState.CLOSED if scene in ("whole", "first item") else CircuitState.OPEN
+            assert now.breaker.state is expected
+        assert k > 2
