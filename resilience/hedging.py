@@ -29,10 +29,12 @@ from resilience.call import Call
 from resilience.errors import UnacceptableResult, annotate
 from resilience.failure import Failure, FailureKind
 from resilience.guard import Guard
+from resilience.plan import Plan
 from resilience.policies._race import FIRST, SECOND, Attempt, Race
 from resilience.policies.hedge import Hedge, second_note, worth_repeating
 from resilience.policies.retry import attempts_note
 from resilience.results import dispose, judge
+from resilience.runtime import ProviderRuntime
 
 T = TypeVar("T")
 
@@ -40,20 +42,13 @@ _WELL: Final = (CircuitState.CLOSED, CircuitState.DISABLED)
 
 
 async def hedged(
-    call: Call,
-    hedge: Hedge,
-    func: Callable[..., Awaitable[T]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    *,
-    hold: bool = False,
+    call: Call, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, hold: bool = False
 ) -> tuple[T, Call]:
     """
-    Make a call that has made no attempt yet, hedged.
+    Make a call that has made no attempt yet, and whose plan asks for hedging.
 
     Args:
         call: The call.
-        hedge: Decides when a second attempt starts.
         func: What is called.
         args: Its arguments.
         kwargs: Its keyword arguments.
@@ -65,11 +60,23 @@ async def hedged(
     Raises:
         Exception: As `Call.run` does.
     """
-    contest = _Contest(call, hedge, func, args, kwargs, hold=hold)
+    contest = _Contest(call, func, args, kwargs, hold=hold)
     try:
         return await contest.run()
     finally:
         contest.forget()
+
+
+def hedge_for(runtime: ProviderRuntime, plan: Plan) -> Hedge:
+    """Return what decides about calls under *plan*: one for each operation that has settings of its own."""
+    operation = plan.operation if plan.operation in runtime.settings.operations else ""
+    hedge = runtime.hedges.get(operation)
+    if hedge is None:
+        hedge = Hedge(
+            plan.hedge, name=runtime.name, clock=runtime.clock, wall_clock=runtime.wall_clock, bus=runtime.bus
+        )
+        hedge = runtime.hedges.setdefault(operation, hedge)  # of two threads one has made it
+    return hedge
 
 
 @final
@@ -81,7 +88,6 @@ class _Contest(Generic[T]):
     def __init__(
         self,
         call: Call,
-        hedge: Hedge,
         func: Callable[..., Awaitable[T]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -89,7 +95,7 @@ class _Contest(Generic[T]):
         hold: bool,
     ) -> None:
         self._calls = [call]
-        self._hedge = hedge
+        self._hedge = hedge_for(call.runtime, call.plan)
         self._func = func
         self._args = args
         self._kwargs = kwargs

@@ -32,6 +32,7 @@ from resilience.limits import Limits
 from resilience.plan import Plan, PlanOptions
 from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
 
@@ -78,6 +79,7 @@ class ProviderRuntime:
         "enabled",
         "exhausted",
         "handle",
+        "hedges",
         "held",
         "lanes",
         "limits",
@@ -134,6 +136,7 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
+        self.hedges: dict[str, Hedge] = {}  # by operation, made when they are first needed
         self.limits = Limits(name, settings, tools, self.bus, self) if _limited(settings) else None
         if self.limits is not None:
             self.limits.share(common.lock)
@@ -237,7 +240,8 @@ class ProviderRuntime:
         for lane in self.lanes.values():
             lane.door = passage if quick else None
             lane.passage = passage
-            lane.limits = limits
+            if limits is not None:
+                lane.admit = limits.admit
             lane.turn_at = turn_at
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:

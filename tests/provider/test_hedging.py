@@ -41,9 +41,8 @@ from resilience.events import (
     HedgeWon,
     RetryScheduled,
 )
-from resilience.hedging import hedged
+from resilience.hedging import hedge_for, hedged
 from resilience.hold import Hold
-from resilience.policies.hedge import Hedge
 from resilience.settings import BulkheadSettings, HedgeSettings, RateLimitSettings
 
 pytestmark = pytest.mark.anyio
@@ -118,15 +117,13 @@ class Scene:
     """A provider whose calls are hedged after one second."""
 
     def __init__(self, world: Any, *, options: dict[str, Any] | None = None, **settings: Any) -> None:
-        given = {"budget": BUDGET, "breaker": BREAKER, **settings}
+        given = {"budget": BUDGET, "breaker": BREAKER, "hedge": HEDGE, **settings}
         self.world = world
         self.registry = world.registry(**given)
         self.provider: ResilientProvider = self.registry.provider("s3")
         self.view = self.provider.with_options(idempotent=True, **(options or {}))
         self.runtime = self.registry.runtime("s3")
-        self.hedge = Hedge(
-            HEDGE, name="s3", clock=anyio.current_time, wall_clock=lambda: world.EPOCH, bus=self.runtime.bus
-        )
+        self.hedge = hedge_for(self.runtime, self.view._plan())
         for _ in range(20):
             self.hedge.begin(anyio.current_time())
             self.hedge.record(anyio.current_time(), 1.0)
@@ -135,7 +132,7 @@ class Scene:
         return Call(self.runtime, self.view._plan(), self.runtime.clock())
 
     async def execute(self, func: Callable[[], Awaitable[Any]]) -> Any:
-        result, _ = await hedged(self.call(), self.hedge, func, (), {})
+        result, _ = await hedged(self.call(), func, (), {})
         return result
 
     async def half_open(self) -> Scene:
@@ -254,6 +251,20 @@ async def test_calls_of_the_provider_inside_its_hedged_call(world: Any) -> None:
     assert await scene.execute(lambda: scene.provider.execute(work)) == "second"
     assert await scene.execute(lambda: scene.execute(Work((0.5, "inner")))) == "inner"
     assert scene.held == []
+
+
+async def test_what_is_learnt_and_paid_for_stays_together(world: Any) -> None:
+    """Views of one operation share its latencies and its budget; an operation with settings of its own has its own."""
+    registry = world.registry(hedge=HEDGE, operations={"list": {"idempotent": True}})
+    runtime, provider = registry.runtime("s3"), registry.provider("s3").with_options(idempotent=True)
+
+    def found(**options: Any) -> object:
+        return hedge_for(runtime, provider.with_options(**options)._plan())
+
+    assert found() is found(attempt_timeout=3) is found(operation="made up")
+    assert found(operation="list") is found(operation="list", timeout=9)
+    assert found(operation="list") is not found()
+    assert found() is not hedge_for(registry.runtime("s3", "eu"), provider._plan())
 
 
 # -- when there is no second -------------------------------------------------------------------------------------------
@@ -487,7 +498,7 @@ async def test_the_winner_can_be_held(world: Any) -> None:
     """The winner's permit stays until the hold ends; the loser's is back."""
     for steps in (((60, "a"), (0.5, "b")), ((1.5, "a"), (60, "b")), ((0.5, OSError()), (0.5, "b"))):
         scene = Scene(world)
-        value, call = await hedged(scene.call(), scene.hedge, Work(*steps), (), {}, hold=True)
+        value, call = await hedged(scene.call(), Work(*steps), (), {}, hold=True)
         hold = Hold(value, call)
         assert (scene.runtime.in_flight, scene.runtime.successes) == (1, 0)
         hold.end()
@@ -579,7 +590,7 @@ async def test_a_call_ended_anywhere_gives_everything_back(
 
             async def act(scene: Scene = scene, work: Work = work, taken: list[Any] = taken) -> None:
                 with suppress(ConnectionResetError, CallTimeout):
-                    value, call = await hedged(scene.call(), scene.hedge, work, (), {}, hold=hold)
+                    value, call = await hedged(scene.call(), work, (), {}, hold=hold)
                     taken.append(value)
                     if hold:
                         Hold(value, call).end()
