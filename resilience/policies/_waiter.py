@@ -40,7 +40,7 @@ class Waiter:
             with trio.move_on_after(seconds):
                 await self._event.wait()
             return
-        # A timer that wakes us, rather than a cancel scope: a coroutine that is closed by the collector cannot leave one.
+        # A timer that wakes us, not a cancel scope: a coroutine that the collector closes cannot leave one.
         timer = self._loop.call_later(seconds, self._event.set) if seconds < math.inf else None
         try:
             await self._event.wait()
