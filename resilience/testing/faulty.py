@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import sys
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, final
 
@@ -174,12 +175,17 @@ def _body_class(library: Any) -> Any:
             self._exchange = exchange
 
         async def __aiter__(self) -> Any:
-            number = 0
-            async for chunk in self._source:
+            chunks = aiter(self._source)
+            try:
+                number = 0
+                async for chunk in chunks:
+                    await self._exchange.before_chunk(number)
+                    yield chunk
+                    number += 1
                 await self._exchange.before_chunk(number)
-                yield chunk
-                number += 1
-            await self._exchange.before_chunk(number)
+            finally:
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
 
         async def aclose(self) -> None:
             await self._source.aclose()
