@@ -46,6 +46,7 @@ def checks(results: Mapping[str, Measured], bytes_per_provider: float) -> list[C
     found = [
         Check("breaker + retry", times(ours.BREAKER_AND_RETRY), BREAKER_AND_RETRY, "x floor"),
         Check("default settings", default / by_hand, 3.0, "x floor"),
+        Check("everything on", times(ours.EVERYTHING), 4.0, "x floor"),
         Check("a fresh handle per call adds", times(ours.FRESH_HANDLE) - default / by_hand, 0.9, "x floor"),
         Check("rejected as a value", times(ours.REJECTED_AS_VALUE), 2.0, "x floor"),
         Check("rejected as an exception", times(ours.REJECTED_AS_EXCEPTION), REJECTED_AS_EXCEPTION, "x floor"),
@@ -56,4 +57,6 @@ def checks(results: Mapping[str, Measured], bytes_per_provider: float) -> list[C
     if sys.version_info[:2] == (3, 11):
         fastest = min((results[name].best, name) for name in rivals.comparable())
         found.append(Check("default settings", default / fastest[0], 1 / 12, f"x {fastest[1]}"))
+        everything = results[ours.EVERYTHING].best / results[rivals.EVERYTHING].best
+        found.append(Check("everything on", everything, 1 / 12, f"x {rivals.EVERYTHING}"))
     return found

@@ -10,11 +10,13 @@ from benchmarks.targets import answer, answer_later, down, failing_once
 from resilience import (
     BreakerSettings,
     BudgetSettings,
+    BulkheadSettings,
     CircuitOpen,
     CircuitState,
     GateSettings,
     ProviderRegistry,
     ProviderSettings,
+    RateLimitSettings,
     ResilientProvider,
     RetrySettings,
     Settings,
@@ -24,6 +26,7 @@ from resilience import (
 BREAKER_AND_RETRY = "execute: breaker (in a row) + retry"
 DEFAULT = "execute: default settings"
 FRESH_HANDLE = "execute: fresh handle per call"
+EVERYTHING = "execute: default + bulkhead + rate limit"
 REJECTED_AS_VALUE = "rejected: try_execute"
 REJECTED_AS_EXCEPTION = "rejected: execute raises"
 
@@ -45,6 +48,11 @@ FAILING = ProviderSettings(
 
 # Open for longer than any benchmark runs.
 OPEN = ProviderSettings(breaker=BreakerSettings(timeout=1e6, max_timeout=1e6))
+
+
+# Limits that are kept and never reached: what is measured is the keeping.
+BULKHEAD = BulkheadSettings(max_concurrent=100)
+RATE_LIMIT = RateLimitSettings(requests_per_second=1e9)
 
 
 def provider_with(settings: ProviderSettings | None = None) -> ResilientProvider:
@@ -156,6 +164,9 @@ def cases() -> list[Case]:
         Case(DEFAULT, "ours", protected(None, answer)),
         Case(FRESH_HANDLE, "ours", _fresh_handle),
         Case("execute: fresh handle per call, registry=", "ours", _fresh_handle_elsewhere),
+        Case("execute: default + bulkhead", "ours", protected(ProviderSettings(bulkhead=BULKHEAD), answer)),
+        Case("execute: default + rate limit", "ours", protected(ProviderSettings(rate_limit=RATE_LIMIT), answer)),
+        Case(EVERYTHING, "ours", protected(ProviderSettings(bulkhead=BULKHEAD, rate_limit=RATE_LIMIT), answer)),
         Case("try_execute: default settings", "ours", _as_value),
         Case("wrap: default settings", "ours", _wrapped),
         Case("execute: failing once", "ours", protected(FAILING, failing_once())),

@@ -235,6 +235,24 @@ def label(rival: Rival, *, timeout: bool) -> str:
     return f"{rival.name} + timeout{'' if rival.tidy else ' (untidy)'}" if timeout else rival.name
 
 
+EVERYTHING = "pyresilience + timeout + bulkhead + rate limit"
+_NEVER_REACHED = 1_000_000
+
+
+async def _pyresilience_with_everything() -> Block:
+    """The only rival that has all of it in one."""
+    call = pyresilience.resilient(
+        retry=pyresilience.RetryConfig(max_attempts=ATTEMPTS, delay=PAUSE),
+        timeout=pyresilience.TimeoutConfig(seconds=30.0),
+        circuit_breaker=pyresilience.CircuitBreakerConfig(failure_threshold=FAILURES, recovery_timeout=60),
+        bulkhead=pyresilience.BulkheadConfig(max_concurrent=100),
+        rate_limiter=pyresilience.RateLimiterConfig(max_calls=_NEVER_REACHED, period=1.0),
+    )(answer)
+    if await call(7) != 7:
+        raise AssertionError("pyresilience loses the answer")
+    return repeat(call)
+
+
 def _case(rival: Rival, seconds: float | None) -> Case:
     async def prepare() -> Block:
         await prove(rival, seconds)
@@ -245,7 +263,8 @@ def _case(rival: Rival, seconds: float | None) -> Case:
 
 def cases() -> list[Case]:
     """Every rival, without a timeout and with one of 30 s for each attempt."""
-    return [_case(rival, seconds) for seconds in (None, 30.0) for rival in RIVALS]
+    every = [_case(rival, seconds) for seconds in (None, 30.0) for rival in RIVALS]
+    return [*every, Case(EVERYTHING, "rivals", _pyresilience_with_everything)]
 
 
 def comparable() -> list[str]:

@@ -9,61 +9,97 @@ from __future__ import annotations
 from resilience import logging as _logging
 from resilience import telemetry as _telemetry
 from resilience._core.states import CircuitState as CircuitState
+from resilience._core.words import Priority as Priority
 from resilience._core.words import Reason as Reason
+from resilience._core.words import Usage as Usage
 from resilience.classify import classify as classify
 from resilience.classify import failure_of as failure_of
+from resilience.context import deadline as deadline
+from resilience.context import idempotency_key as idempotency_key
+from resilience.errors import AllProvidersFailed as AllProvidersFailed
+from resilience.errors import BulkheadFull as BulkheadFull
 from resilience.errors import CallRejected as CallRejected
 from resilience.errors import CallTimeout as CallTimeout
 from resilience.errors import CircuitOpen as CircuitOpen
 from resilience.errors import ConfigurationError as ConfigurationError
+from resilience.errors import CostLimitReached as CostLimitReached
 from resilience.errors import DeadlineExceeded as DeadlineExceeded
 from resilience.errors import ProviderError as ProviderError
 from resilience.errors import ProviderGated as ProviderGated
+from resilience.errors import RateLimited as RateLimited
 from resilience.errors import ResilienceError as ResilienceError
+from resilience.errors import StreamInterrupted as StreamInterrupted
+from resilience.errors import Throttled as Throttled
+from resilience.errors import UnacceptableResult as UnacceptableResult
 from resilience.events import subscribe as subscribe
 from resilience.failure import Category as Category
 from resilience.failure import Delivery as Delivery
 from resilience.failure import Failure as Failure
 from resilience.failure import FailureKind as FailureKind
+from resilience.hold import Hold as Hold
 from resilience.outcome import Outcome as Outcome
+from resilience.policies.bulkhead import Bulkhead as Bulkhead
 from resilience.policies.circuit_breaker import CircuitBreaker as CircuitBreaker
+from resilience.policies.coalesce import Coalescer as Coalescer
 from resilience.policies.deadline import Deadline as Deadline
+from resilience.policies.hedge import Hedge as Hedge
+from resilience.policies.rate_limit import RateLimit as RateLimit
 from resilience.policies.retry import RetryHandler as RetryHandler
 from resilience.provider import ResilientProvider as ResilientProvider
 from resilience.registry import ProviderRegistry as ProviderRegistry
 from resilience.registry import default_registry as default_registry
 from resilience.settings import BreakerSettings as BreakerSettings
 from resilience.settings import BudgetSettings as BudgetSettings
+from resilience.settings import BulkheadSettings as BulkheadSettings
+from resilience.settings import CostSettings as CostSettings
 from resilience.settings import GateSettings as GateSettings
+from resilience.settings import HedgeSettings as HedgeSettings
 from resilience.settings import OperationSettings as OperationSettings
 from resilience.settings import ProviderSettings as ProviderSettings
+from resilience.settings import RateLimitSettings as RateLimitSettings
 from resilience.settings import RetryRule as RetryRule
 from resilience.settings import RetrySettings as RetrySettings
 from resilience.settings import Settings as Settings
+from resilience.settings import StreamSettings as StreamSettings
+from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
 
 __all__ = [
+    "AllProvidersFailed",
     "BreakerSettings",
     "BudgetSettings",
+    "Bulkhead",
+    "BulkheadFull",
+    "BulkheadSettings",
     "CallRejected",
     "CallTimeout",
     "Category",
     "CircuitBreaker",
     "CircuitOpen",
     "CircuitState",
+    "Coalescer",
     "ConfigurationError",
+    "CostLimitReached",
+    "CostSettings",
     "Deadline",
     "DeadlineExceeded",
     "Delivery",
     "Failure",
     "FailureKind",
     "GateSettings",
+    "Hedge",
+    "HedgeSettings",
+    "Hold",
     "OperationSettings",
     "Outcome",
+    "Priority",
     "ProviderError",
     "ProviderGated",
     "ProviderRegistry",
     "ProviderSettings",
+    "RateLimit",
+    "RateLimitSettings",
+    "RateLimited",
     "Reason",
     "ResilienceError",
     "ResilientProvider",
@@ -71,10 +107,18 @@ __all__ = [
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "StreamInterrupted",
+    "StreamSettings",
+    "ThrottleSettings",
+    "Throttled",
     "TimeoutSettings",
+    "UnacceptableResult",
+    "Usage",
     "classify",
+    "deadline",
     "default_registry",
     "failure_of",
+    "idempotency_key",
     "subscribe",
 ]
 

@@ -77,6 +77,11 @@ def lanes_on(loop: AbstractEventLoop | None) -> list[Lane]:
     return list(_lanes.get(loop, ())) if loop is not None else []
 
 
+def _refuse(_lane: Lane, _now: float) -> Period | None:
+    """Admit nobody: where there are no limits, nobody asks."""
+    return None
+
+
 @final
 class Entry:
     """
@@ -105,9 +110,9 @@ class Lane:
     """
     One provider's attempts on one event loop, for one length of attempt.
 
-    A lane is used by its loop's thread alone. Other threads only read it, and set *door*, *passage* and *turn_at*, which
-    are copies of what the circuit says, kept here because the fast path reads them on every call. The passage is what a
-    call that is under way compares itself with; the door is the same, except where limits have a word in who enters.
+    A lane is used by its loop's thread alone. Other threads only read it, and set *door*, *passage* and *turn_at*,
+    copies of what the circuit says, kept here because the fast path reads them on every call. The passage is what a
+    call that is under way compares itself with; the door is the same, or shut where *admit* has a word in who enters.
 
     Args:
         watcher: Whom to tell of hanging and overdue attempts.
@@ -124,11 +129,11 @@ class Lane:
         "_look_at",
         "_slow_due",
         "_watcher",
+        "admit",
         "clock",
         "door",
         "entries",
         "limit",
-        "limits",
         "live",
         "loop",
         "passage",
@@ -160,7 +165,7 @@ class Lane:
     ) -> None:
         self.door: Period | None = None
         self.passage: Period | None = None
-        self.limits: Any = None  # those of the provider, which know of lanes
+        self.admit: Callable[[Lane, float], Period | None] = _refuse
         self.turn_at = -math.inf
         self.thread = get_ident()
         self.loop: Any = loop  # Any: the fast path compares it before it uses it

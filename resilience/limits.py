@@ -12,15 +12,17 @@ What was taken goes back when a later one refuses. An inner call of the same pro
 of the outer one, which otherwise could wait for itself.
 
 Where nobody waits and one event loop has the provider to itself, `Limits.admit` answers for the fast path, which takes
-no lock: the places in use are then the entries of its lane, which are counted for free.
+no lock: the places in use are then the entries of its lane, which are counted for free. It is a closure, because
+looking up what it needs on `self` would take longer than what it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, TypeAlias, final
 
+from resilience._core.bucket import Bucket
 from resilience._core.states import Period
 from resilience._core.words import Usage, Verdict
 from resilience.common import Tools
@@ -36,6 +38,9 @@ from resilience.settings import ProviderSettings
 # What a provider answers when it has too much to do.
 _TOO_MUCH: Final = frozenset({FailureKind.RATE_LIMIT, FailureKind.OVERLOADED})
 _TOO_MUCH_STATUSES: Final = frozenset({429, 503, 529})
+
+
+Admit: TypeAlias = Callable[[Lane, float], Period | None]
 
 
 class Host(Protocol):
@@ -111,8 +116,9 @@ class Limits:
         host: The provider's runtime.
     """
 
-    __slots__ = ("_bucket", "_host", "_learns", "_placed", "_seen", "bulkhead", "rate")
+    __slots__ = ("_bucket", "_host", "_learns", "_placed", "_seen", "admit", "bulkhead", "rate")
 
+    admit: Admit
     bulkhead: Bulkhead | None
     rate: RateLimit | None
 
@@ -127,6 +133,7 @@ class Limits:
                 settings.bulkhead, rng=tools.rng, elsewhere=self._uncounted, crowded=host.refresh, **common
             )
         self._bucket = self.rate.fast if self.rate is not None else None
+        self.admit = _admission(self.bulkhead, self._bucket)
         self._learns = settings.bulkhead.adaptive != "off"
         self._placed: set[object] = set()
         self._seen = 0
@@ -159,19 +166,6 @@ class Limits:
                 return False
         return rate is None or self._bucket is not None
 
-    def admit(self, lane: Lane, now: float) -> Period | None:
-        """Admit one attempt that asks for nothing special, by an entry in its only *lane*; None: look closer."""
-        bulkhead, bucket = self.bulkhead, self._bucket
-        if bulkhead is not None and bulkhead.granted + len(lane.live) - lane.entries >= bulkhead.limit:
-            return None
-        if bucket is not None:
-            tat = bucket.tat
-            tat = (max(now, tat)) + bucket.interval
-            if tat - now > bucket.tolerance:
-                return None
-            bucket.tat = tat
-        return lane.passage
-
     def _uncounted(self) -> int:
         return sum(lane.uncounted for lane in self._host.each_lane())
 
@@ -180,17 +174,18 @@ class Limits:
     def try_enter(self, plan: Plan, task: object) -> Turn | CallRejected | None:
         """Take a turn at once, or say why there will be none; None if `enter` has to find out."""
         self._learn(None)
-        quota: Reservation | RateRefusal | None = None
+        quota: Reservation | None = None
         if self.rate is not None:
-            quota = self.rate.try_acquire(tokens=plan.reserve.tokens)
-            if isinstance(quota, RateRefusal):
+            answer = self.rate.try_acquire(tokens=plan.reserve.tokens)
+            if isinstance(answer, RateRefusal):
                 return None
+            quota = answer
         place = self._try_place(plan, task)
-        if isinstance(place, BulkheadRefusal):
-            if quota is not None:
-                quota.refund()
-            return None
-        return self._turn(quota, place, task)
+        if not isinstance(place, BulkheadRefusal):
+            return self._turn(quota, place, task)
+        if quota is not None:
+            quota.refund()
+        return None
 
     async def enter(self, plan: Plan, task: object, patience: float) -> Turn:
         """
@@ -256,6 +251,56 @@ class Limits:
             successes, self._seen = host.successes - self._seen, host.successes
         dropped = failure is not None and (failure.kind is FailureKind.TIMEOUT or _has_too_much(failure))
         bulkhead.saw(bulkhead._clock(), successes=successes, drops=int(dropped), latency=latency)
+
+
+def _admission(bulkhead: Bulkhead | None, bucket: Bucket | None) -> Admit:
+    """Return what admits one attempt that asks for nothing special by its entry in its only lane; None: look closer."""
+    if bulkhead is not None and bucket is not None:
+        return _by_both(bulkhead, bucket)
+    if bulkhead is not None:
+        return _by_place(bulkhead)
+    return _by_quota(bucket) if bucket is not None else lambda lane, _: lane.passage
+
+
+def _by_place(bulkhead: Bulkhead) -> Admit:
+    def admit(lane: Lane, _: float) -> Period | None:
+        return lane.passage if bulkhead.granted + len(lane.live) - lane.entries < bulkhead.limit else None
+
+    return admit
+
+
+def _by_quota(bucket: Bucket) -> Admit:
+    interval = bucket.interval
+
+    def admit(lane: Lane, now: float) -> Period | None:
+        tat = bucket.tat
+        if tat < now:  # noqa: PLR1730 - max() costs as much as the rest
+            tat = now
+        tat += interval
+        if tat - now > bucket.tolerance:
+            return None
+        bucket.tat = tat
+        return lane.passage
+
+    return admit
+
+
+def _by_both(bulkhead: Bulkhead, bucket: Bucket) -> Admit:
+    interval = bucket.interval
+
+    def admit(lane: Lane, now: float) -> Period | None:
+        if bulkhead.granted + len(lane.live) - lane.entries >= bulkhead.limit:
+            return None
+        tat = bucket.tat
+        if tat < now:  # noqa: PLR1730 - max() costs as much as the rest
+            tat = now
+        tat += interval
+        if tat - now > bucket.tolerance:
+            return None
+        bucket.tat = tat
+        return lane.passage
+
+    return admit
 
 
 def _has_too_much(failure: Failure) -> bool:

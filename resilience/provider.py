@@ -104,7 +104,7 @@ class ResilientProvider(Handle):
             return await self._look_closer(func, args, kwargs)
         clock = lane.clock
         began = clock()
-        if period is None and (period := lane.limits.admit(lane, began)) is None:
+        if period is None and (period := lane.admit(lane, began)) is None:
             return await self._look_closer(func, args, kwargs)
         live[task] = began
         if lane.timer is None:
