@@ -116,19 +116,23 @@ class EventRecorder:
             raise ValueError(f"count={count!r}: expected 1 or more")
         seconds = math.inf if timeout is None else timeout
         with anyio.move_on_after(seconds):
-            while len(self.of(kind)) < count:
-                await self._next(kind)
+            while not await self._came(kind, count):
+                pass
         found = self.of(kind)
         if len(found) < count:
             came = f"{len(found)} of {count} {kind.__name__} came within {seconds:g} s"
             raise TimeoutError(f"{came}: {self!r}")
         return found[count - 1]
 
-    async def _next(self, kind: type[Event]) -> None:
+    async def _came(self, kind: type[Event], count: int) -> bool:
+        """Whether there are enough; if not, return when there is one more."""
         entry = (kind, Waiter())
-        self._waiting.append(entry)
+        self._waiting.append(entry)  # before looking: another thread may be about to tell
         try:
+            if len(self.of(kind)) >= count:
+                return True
             await entry[1].wait()
+            return False
         finally:
             self._waiting.remove(entry)
 
