@@ -319,10 +319,9 @@ class SteadyItems(Items[T]):
         self._ended = True
         alarm = self._alarm
         if alarm is not None and alarm.rung is not None and asyncio.current_task() is alarm.task:
-            timeout = alarm.answer(error)
-            if timeout is not None:
-                self._error = timeout
-                raise timeout from error
+            self._error = alarm.answer(error)
+            if self._error is not None:
+                raise self._error from error
         self._error = error
 
     def _arm(self, seconds: float) -> None:

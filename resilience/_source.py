@@ -100,10 +100,10 @@ class Source(Generic[T]):
         Raises:
             TypeError: It returns nothing that could be a stream.
         """
-        opened = func(*args, **kwargs)
+        opened: Any = func(*args, **kwargs)
         if inspect.isawaitable(opened):
             opened = await opened
-        target = opened
+        target: Any = opened
         if hasattr(type(opened), "__aenter__") and hasattr(type(opened), "__aexit__"):
             before = _innermost_scope()
             target = await type(opened).__aenter__(opened)

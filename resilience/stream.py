@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+from asyncio import Task
 from collections.abc import Callable
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, final
@@ -242,8 +243,9 @@ class Stream(Generic[T]):
             lease=self._runtime.breaker.circuit.rules.probe_lease,
         )
         source, hold, complete = self._source, self._hold, self._complete
-        mine: Any = task if loop is not None else None
-        if mine is not None and not keep and complete is None and type(source.iterator) is AsyncGeneratorType:
+        mine = task if isinstance(task, Task) else None  # trio interrupts by scopes
+        plain = not keep and complete is None and type(source.iterator) is AsyncGeneratorType
+        if mine is not None and loop is not None and plain:
             return SwiftItems(source, hold, pace, task=mine, loop=loop)
         return SteadyItems(source, hold, pace, task=mine, loop=loop, keep=keep, complete=complete)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -105,7 +105,7 @@ class OpenAI(Plain):
         async for item in self.items:
             yield item
 
-    async def __aenter__(self) -> OpenAI:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -346,7 +346,7 @@ async def test_a_cut(world, shape: str) -> None:
     with pytest.raises(StreamInterrupted) as caught:
         async with stream(provider.with_options(operation="chat"), feed) as items:
             async for item in items:
-                got.append(item)
+                got.append(item)  # noqa: PERF401 - what came before the error counts
     error = caught.value
     assert got == ["a", "b"]
     assert (error.provider, error.operation, error.count, error.items) == ("openai", "chat", 2, ())
@@ -478,7 +478,7 @@ async def test_idle(world, kind: str) -> None:
     with pytest.raises(StreamInterrupted) as caught:
         async with stream(provider, feed) as items:
             async for item in items:
-                got.append((item, anyio.current_time() - began))
+                got.append((item, anyio.current_time() - began))  # noqa: PERF401
     cause = caught.value.__cause__
     assert [item for item, _ in got] == ["a", "b"]
     assert isinstance(cause, CallTimeout)
@@ -725,7 +725,7 @@ async def test_switched_off(world, kind: str) -> None:
     with pytest.raises(ConnectionResetError) as caught:
         async with stream(provider, feed) as items:
             async for item in items:
-                got.append(item)
+                got.append(item)  # noqa: PERF401
     assert got == ["a", "b"]
     assert not hasattr(caught.value, "__notes__")
     assert (feed.calls, feed.closed, provider.snapshot().calls) == (1, 1, 0)
