@@ -131,7 +131,7 @@ class EventRecorder:
         try:
             if len(self.of(kind)) >= count:
                 return True
-            await entry[1].wait()
+            await entry[1].wait(math.inf)
             return False
         finally:
             self._waiting.remove(entry)
