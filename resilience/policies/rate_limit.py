@@ -18,8 +18,6 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, final
 from weakref import WeakSet
 
-import anyio
-
 from resilience._core.bucket import Bucket, Buckets
 from resilience._core.words import Priority
 from resilience.classify._quotas import Quota, quotas
@@ -252,8 +250,7 @@ class RateLimit:
                         return Reservation(self, place.requests, place.tokens, taken=True)
                 if not isinstance(answer, RateRefusal):
                     waiter, seconds = answer
-                    with anyio.move_on_after(seconds):
-                        await waiter.wait()
+                    await waiter.wait(seconds)
         finally:
             with self.lock:
                 self._line.leave(place)

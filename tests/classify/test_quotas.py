@@ -88,7 +88,7 @@ def test_a_time_counts_from_the_answers_own_date() -> None:
     assert quotas(headers, NOW)[0].reset == 20
 
 
-@pytest.mark.parametrize("until", ["soon", "", "2026" + "0" * 100, "0001-01-01T00:00:00+23:59", "2026-13-01T00:00:00Z"])
+@pytest.mark.parametrize("until", ["soon", "", "2026" + "0" * 100, "2026-13-01T00:00:00Z"])
 def test_a_time_that_is_none(until: str) -> None:
     """What is left counts all the same."""
     headers = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": until}
