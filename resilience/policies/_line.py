@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, final
 
+from resilience import waiting
 from resilience._core.bucket import Bucket, Buckets
 from resilience._core.words import Priority, Reason
 from resilience.policies._rate_limit import RateRefusal
@@ -117,13 +118,17 @@ class Line:
         if place.waiter is None:
             return self.refusal(now, place.requests, place.tokens, Reason.SHED)
         wait = left = place.until - now
-        if next(iter(self._places)) is place:
+        is_head = next(iter(self._places)) is place
+        if is_head:
             wait = self._buckets.try_take(now, place.requests, place.tokens)
             if not wait:
                 return None
         if left <= 0 or wait > left + _SLACK:
             self.leave(place)
             return self.refusal(now, place.requests, place.tokens)
+        if is_head and waiting.skipping:  # what would be there after the wait is taken ahead of time
+            self._buckets.try_take(now + wait, place.requests, place.tokens)
+            return None
         place.waiter = Waiter()
         place.due = now + wait
         return place.waiter, wait
