@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from types import ModuleType
+from typing import Self
 
 import anyio
 import httpx
@@ -47,19 +48,19 @@ class Wire:
 
 
 @pytest.mark.parametrize(
-    "step, name, kind, delivery, seconds",
+    "step, name, expected, seconds",
     [
-        ("error", "ReadError", FailureKind.CONNECTION_ERROR, Delivery.MAYBE, 0),
-        ("timeout", "ReadTimeout", FailureKind.TIMEOUT, Delivery.MAYBE, 0),
-        ("hang", "ReadTimeout", FailureKind.TIMEOUT, Delivery.MAYBE, 20),
-        (25, "ReadTimeout", FailureKind.TIMEOUT, Delivery.MAYBE, 20),
-        ("partition", "ConnectTimeout", FailureKind.TIMEOUT, Delivery.UNSENT, 10),
-        ("exhausted_pool", "PoolTimeout", FailureKind.TIMEOUT, Delivery.UNSENT, 40),
-        ("lost_answer", "ReadError", FailureKind.CONNECTION_ERROR, Delivery.MAYBE, 0),
+        ("error", "ReadError", (FailureKind.CONNECTION_ERROR, Delivery.MAYBE), 0),
+        ("timeout", "ReadTimeout", (FailureKind.TIMEOUT, Delivery.MAYBE), 0),
+        ("hang", "ReadTimeout", (FailureKind.TIMEOUT, Delivery.MAYBE), 20),
+        (25, "ReadTimeout", (FailureKind.TIMEOUT, Delivery.MAYBE), 20),
+        ("partition", "ConnectTimeout", (FailureKind.TIMEOUT, Delivery.UNSENT), 10),
+        ("exhausted_pool", "PoolTimeout", (FailureKind.TIMEOUT, Delivery.UNSENT), 40),
+        ("lost_answer", "ReadError", (FailureKind.CONNECTION_ERROR, Delivery.MAYBE), 0),
     ],
 )
 async def test_errors_are_the_librarys_own(
-    library: ModuleType, step: object, name: str, kind: FailureKind, delivery: Delivery, seconds: float
+    library: ModuleType, step: object, name: str, expected: tuple[FailureKind, Delivery], seconds: float
 ) -> None:
     """A client sees the exception that the real thing gives, after the time-out that it has set for this."""
     wire = Wire(library)
@@ -69,7 +70,7 @@ async def test_errors_are_the_librarys_own(
             await client.post("/", content=b"hello")
     assert anyio.current_time() == seconds
     failure = classify(caught.value)
-    assert (failure.kind, failure.delivery) == (kind, delivery)
+    assert (failure.kind, failure.delivery) == expected
     assert wire.arrived == (["POST"] if step == "lost_answer" else [])
     assert caught.value.request.method == "POST"
 
@@ -144,7 +145,7 @@ async def test_the_transport_behind_is_entered_and_closed(library: ModuleType) -
     steps: list[str] = []
 
     class Inner(library.AsyncBaseTransport):
-        async def __aenter__(self) -> Inner:
+        async def __aenter__(self) -> Self:
             steps.append("entered")
             return self
 

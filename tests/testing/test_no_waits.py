@@ -16,7 +16,10 @@ from resilience import (
     Settings,
     TimeoutSettings,
 )
+from resilience.errors import RateLimited
 from resilience.events import RetryScheduled
+from resilience.policies.rate_limit import RateLimit
+from resilience.settings import RateLimitSettings
 from resilience.testing import EventRecorder, Fault, Faults, no_waits
 
 pytestmark = pytest.mark.anyio
@@ -86,9 +89,8 @@ async def test_an_attempt_has_as_little_left_as_it_would_have_had(events: EventR
 async def test_a_gate_that_was_not_waited_for_opens(events: EventRecorder) -> None:
     """A call that would wait for the gate goes through at once, and the gate is open for everybody."""
     openai = provider(events)
-    with Faults.script([Fault("rate_limit", retry_after=3)]).inject(openai):
-        with no_waits():
-            assert await openai.execute(answer) == "answer"
+    with Faults.script([Fault("rate_limit", retry_after=3)]).inject(openai), no_waits():
+        assert await openai.execute(answer) == "answer"
     assert events.pauses[0].seconds == 3
     assert await openai.execute(answer) == "answer"
     assert anyio.current_time() == 0
@@ -148,3 +150,27 @@ def test_it_is_no_decorator() -> None:
     """Around an async function it would end before the function began: that is an error, not a surprise."""
     with pytest.raises(TypeError, match="not callable"):
         no_waits()(answer)
+
+
+async def test_a_rate_limit_hands_out_ahead_of_time() -> None:
+    """Callers in line get their turn at once, and who would have waited for too long is refused as ever."""
+    limit = RateLimit(RateLimitSettings(requests_per_second=1, max_wait=3), clock=anyio.current_time)
+    done: list[float] = []
+
+    async def caller() -> None:
+        try:
+            await limit.acquire()
+        except RateLimited as refusal:
+            done.append(refusal.retry_after)
+        else:
+            done.append(0)
+
+    with no_waits():
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(caller)
+    assert sorted(done) == pytest.approx([0, 0, 0, 0, 4, 4])
+    assert anyio.current_time() == 0
+    await anyio.sleep(1)
+    await limit.acquire()
+    assert anyio.current_time() == 4

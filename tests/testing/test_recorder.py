@@ -82,7 +82,7 @@ async def test_waiting_ends_with_what_came_instead() -> None:
     """An event that does not come is a time-out that tells what did."""
     events = EventRecorder()
     events(RECOVERED)
-    with pytest.raises(TimeoutError, match=r"1 of 2 CallRecovered came within 7 s: <EventRecorder \[CallRecovered: 1\]"):
+    with pytest.raises(TimeoutError, match=r"1 of 2 CallRecovered came within 7 s: <EventRecorder \[CallRec"):
         await events.wait_for(CallRecovered, count=2, timeout=7)
     assert anyio.current_time() == 7
     with pytest.raises(ValueError, match="count=0"):
