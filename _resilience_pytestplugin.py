@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Generator
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
@@ -100,10 +100,17 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 def _run(item: pytest.Function) -> None:
     from resilience.testing import run
 
+    __tracebackhide__ = True
     backend: Any = item.funcargs.get(_BACKEND, "asyncio")
     name = cast("Literal['asyncio', 'trio']", backend if isinstance(backend, str) else backend[0])
     arguments = {argument: item.funcargs[argument] for argument in item._fixtureinfo.argnames}
-    run(partial(item.obj, **arguments), backend=name)
+
+    @wraps(item.obj)
+    async def test() -> None:
+        __tracebackhide__ = True
+        await item.obj(**arguments)
+
+    run(test, backend=name)
 
 
 @pytest.hookimpl(tryfirst=True)
