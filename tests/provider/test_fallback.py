@@ -148,6 +148,30 @@ async def test_a_hint_is_waited_out_when_everybody_else_has_failed(world: World)
     assert first.calls == 2
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [{"bulkhead": {"max_concurrent": 1}}, {"rate_limit": {"requests_per_second": 1, "burst": 1}}],
+    ids=["bulkhead", "rate limit"],
+)
+async def test_nobody_stands_in_line_while_another_provider_is_free(world: World, limits: Any) -> None:
+    """A provider at its limit is passed over at once; when all are, the call stands in line after all."""
+    a, b = pair(world, **limits)
+    chain = FallbackChain(a).fallback_to(b)
+    asked: list[tuple[str, float]] = []
+
+    async def ask(name: str) -> None:
+        await chain.execute(world.script("x", seconds=0.9))
+        asked.append((name, anyio.current_time() - began))
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        for name in ("first", "second", "third"):
+            group.start_soon(ask, name)
+            await anyio.sleep(0.01)
+    assert [round(when, 1) for _, when in asked] == [0.9, 0.9, pytest.approx(1.85, abs=0.1)]
+    assert (a.snapshot().calls, b.snapshot().calls) == (2, 1)
+
+
 async def test_who_is_waited_for_in_vain_has_the_last_word(world: World) -> None:
     """What came of waiting replaces the refusal in the error, once for each provider."""
     a, b = pair(world)

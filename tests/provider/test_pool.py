@@ -82,7 +82,7 @@ async def test_calls_are_shared_out_by_weight(world: World) -> None:
 
 
 async def test_in_order_the_first_that_can_is_asked(world: World) -> None:
-    """ "ordered" asks the first while nothing is said against it, and returns to it."""
+    """In order, a pool asks the first while nothing is said against it, and returns to it."""
     who = members(world, "a b")
     pool = ProviderPool(who, order="ordered")
     first = next(iter(who))
@@ -217,6 +217,28 @@ async def test_among_endpoints_of_one_provider_going_on_is_a_retry(world: World)
     assert len(desk.asked) == 3
 
 
+async def test_nobody_stands_in_line_while_another_member_is_free(world: World) -> None:
+    """A member at its limit is passed over at once; when all are, the call stands in line; the bound still holds."""
+    pool = ProviderPool(members(world, "a b", bulkhead={"max_concurrent": 1}), order="ordered")
+    desk = Desk(1)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(pool.execute, desk)
+            await anyio.sleep(0.1)
+    assert desk.asked == ["a", "b", "a"]
+    assert anyio.current_time() - began == pytest.approx(2)
+
+
+async def test_who_was_passed_over_is_not_waited_for_beyond_the_bound(world: World) -> None:
+    """When as many were asked as may be, nobody else is waited for."""
+    who = members(world, "a b")
+    await next(iter(who)).try_execute(world.script(world.status(429, retry_after="3")))
+    desk = Desk(b=ConnectionError)
+    assert not (await ProviderPool(who, max_members=1).try_execute(desk)).ok
+    assert set(desk.asked) == {"b"}
+
+
 # -- nobody is well ----------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +251,13 @@ async def test_when_all_gates_are_closed_the_first_to_open_is_waited_for(world: 
     before = anyio.current_time()
     assert await ProviderPool(who).execute(desk) == "b"
     assert 2 <= anyio.current_time() - before < 2.5
+    await next(iter(who)).try_execute(world.script(world.status(429, retry_after="2")))
+    other = world.provider("x")
+    other.breaker.open()
+    with pytest.raises(AllProvidersFailed) as caught:  # waited for in vain, it has the last word
+        await ProviderPool(dict(list(who.items())[:1]) | {other: "x"}).execute(Desk(a=TimeoutError))
+    assert caught.value.outcomes[-1][0] == "a"
+    assert isinstance(caught.value.__cause__, TimeoutError)
 
 
 async def test_a_hint_is_waited_out_when_nobody_else_is_left(world: World) -> None:
@@ -437,6 +466,10 @@ async def test_a_forked_child_starts_anew(world: World) -> None:
     resilience.pool._start_anew_after_fork()
     assert [one.ejected_for for one in pool.snapshot().members] == [0, 0]
     assert {await pool.execute(Desk()) for _ in range(2)} == {"a", "b"}
+    bare = ProviderPool(members(world, "a b"), ejection=None)
+    lock = bare._lock
+    resilience.pool._start_anew_after_fork()
+    assert bare._lock is not lock
 
 
 async def test_slips_are_told_where_they_are_made(world: World) -> None:
