@@ -210,8 +210,8 @@ class VegasLimit:
         if rtt is None:
             return ""
         if self._probing:
-            self._probing -= 1
-            self.fastest = min(self.fastest, rtt) if self._probing else rtt  # the first only lets the queue drain
+            self._probing -= 1  # the first window only lets the queue drain; the second overwrites what it says
+            self.fastest = rtt
             return "probe"
         self.fastest = min(self.fastest, rtt)
         self._until_probe -= 1

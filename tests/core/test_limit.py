@@ -159,6 +159,19 @@ def test_vegas_makes_room_to_measure_without_a_queue() -> None:
     assert limit.fastest == pytest.approx(0.1)
 
 
+def test_a_probe_does_not_measure_the_queue_that_it_drains() -> None:
+    """The first round of a probe still holds calls that began before it; only the second one counts."""
+    limit = vegas()
+    second = 0.0
+    while limit.allowed == int(limit.limit):
+        second += 1
+        limit.saw(second, successes=10, in_flight=5, latency=0.2)
+    assert limit.allowed == 10
+    limit.saw(second + 1, successes=10, in_flight=10, latency=0.4)
+    limit.saw(second + 2, successes=10, in_flight=10, latency=0.3)
+    assert (limit.allowed, limit.fastest) == (20, 0.3)
+
+
 def test_vegas_accepts_a_provider_that_has_become_slower() -> None:
     """After a probe a latency that is slower for good is no queue any more."""
     limit = vegas()
@@ -183,6 +196,14 @@ def test_vegas_steps_by_the_size_of_the_limit() -> None:
     assert limit.limit == 112
     assert limit.saw(5.0, successes=10, in_flight=100, latency=0.2) == "queueing"
     assert limit.limit == 110
+
+
+def test_vegas_does_not_fall_for_what_a_few_calls_meet() -> None:
+    """A latency that rises while hardly anything runs is not our doing."""
+    limit = vegas()
+    limit.saw(1.0, successes=10, in_flight=5, latency=0.1)
+    assert limit.saw(2.0, successes=10, in_flight=5, latency=0.5) == ""
+    assert limit.limit == 20
 
 
 def test_vegas_needs_latencies() -> None:

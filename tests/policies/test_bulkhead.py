@@ -394,6 +394,23 @@ async def test_places_that_are_counted_elsewhere_count() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_got_free_elsewhere_is_for_those_who_wait() -> None:
+    """Before `freed` was called, too, only somebody who comes before all who wait may take it."""
+    others = 1
+    bulkhead = make(1, elsewhere=lambda: others)
+    async with anyio.create_task_group() as group:
+        crowd = Crowd(bulkhead, group)
+        await crowd.join("a")
+        others = 0
+        assert isinstance(bulkhead.try_acquire(), BulkheadRefusal)
+        assert isinstance(bulkhead.try_acquire(priority=SHEDDABLE), BulkheadRefusal)
+        placed(bulkhead, CRITICAL).leave()
+        await settle()
+        assert crowd.order == ["a"]
+        await crowd.leave("a")
+
+
+@pytest.mark.anyio
 async def test_what_gets_free_before_anybody_knows_of_a_waiter_is_not_lost() -> None:
     """A place freed elsewhere while the first waiter lines up, without a word, is still given to it."""
     others = 1
@@ -577,6 +594,19 @@ async def test_shadow_mode_tells_whose_wait_would_have_ended() -> None:
         third.leave()
         assert would_be(recorder) == [Reason.BULKHEAD_TIMEOUT]
     assert (bulkhead.in_use, bulkhead.waiting, bulkhead.granted) == (0, 0, 0)
+
+
+@pytest.mark.anyio
+async def test_shadow_mode_tells_of_a_call_that_ended_after_its_wait_would_have() -> None:
+    """A call that was done before a place got free is told all the same if it would have given up by then."""
+    bulkhead = make(1, max_queue=4, max_wait=5, mode="shadow")
+    with recording(bulkhead) as recorder, placed(bulkhead):
+        early, late = placed(bulkhead), placed(bulkhead)
+        await anyio.sleep(4)
+        early.leave()
+        await anyio.sleep(2)
+        late.leave()
+        assert would_be(recorder) == [Reason.BULKHEAD_TIMEOUT]
 
 
 @pytest.mark.anyio

@@ -27,6 +27,7 @@ from resilience.errors import BulkheadFull
 from resilience.policies._waiter import Waiter
 from resilience.policies.bulkhead import Bulkhead, Place
 from resilience.settings import BulkheadSettings
+from resilience.testing import VirtualTimeLoop
 
 Backend = Literal["asyncio", "trio"]
 Act: TypeAlias = Callable[[Bulkhead], Coroutine[Any, Any, object]]
@@ -243,6 +244,25 @@ async def test_a_place_that_comes_with_the_end_of_the_wait_is_not_lost() -> None
                 group.start_soon(act)
         assert len(outcomes) == 1
         assert is_empty(bulkhead)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+@pytest.mark.anyio
+async def test_a_wait_leaves_no_timer() -> None:
+    """Whoever got a place, or was cancelled, leaves nothing behind that would run at the end of its wait."""
+    bulkhead = make(max_wait=1e6)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    before = loop.next_timer()  # the test's own
+    place = placed(bulkhead)
+    tasks = [asyncio.create_task(bulkhead.acquire()) for _ in range(2)]
+    await settle()
+    assert loop.next_timer() != before
+    tasks[1].cancel()
+    place.leave()
+    await asyncio.wait(tasks)
+    assert loop.next_timer() == before
+    tasks[0].result().leave()
 
 
 @pytest.mark.anyio
