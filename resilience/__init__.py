@@ -12,6 +12,7 @@ from resilience._core.states import CircuitState as CircuitState
 from resilience._core.words import Priority as Priority
 from resilience._core.words import Reason as Reason
 from resilience._core.words import Usage as Usage
+from resilience.batch import Batch as Batch
 from resilience.classify import classify as classify
 from resilience.classify import failure_of as failure_of
 from resilience.context import deadline as deadline
@@ -36,6 +37,7 @@ from resilience.failure import Category as Category
 from resilience.failure import Delivery as Delivery
 from resilience.failure import Failure as Failure
 from resilience.failure import FailureKind as FailureKind
+from resilience.fallback import FallbackChain as FallbackChain
 from resilience.hold import Hold as Hold
 from resilience.outcome import Outcome as Outcome
 from resilience.policies.bulkhead import Bulkhead as Bulkhead
@@ -45,6 +47,8 @@ from resilience.policies.deadline import Deadline as Deadline
 from resilience.policies.hedge import Hedge as Hedge
 from resilience.policies.rate_limit import RateLimit as RateLimit
 from resilience.policies.retry import RetryHandler as RetryHandler
+from resilience.pool import Member as Member
+from resilience.pool import ProviderPool as ProviderPool
 from resilience.provider import ResilientProvider as ResilientProvider
 from resilience.registry import ProviderRegistry as ProviderRegistry
 from resilience.registry import default_registry as default_registry
@@ -63,9 +67,11 @@ from resilience.settings import Settings as Settings
 from resilience.settings import StreamSettings as StreamSettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
+from resilience.stream import Stream as Stream
 
 __all__ = [
     "AllProvidersFailed",
+    "Batch",
     "BreakerSettings",
     "BudgetSettings",
     "Bulkhead",
@@ -86,15 +92,18 @@ __all__ = [
     "Delivery",
     "Failure",
     "FailureKind",
+    "FallbackChain",
     "GateSettings",
     "Hedge",
     "HedgeSettings",
     "Hold",
+    "Member",
     "OperationSettings",
     "Outcome",
     "Priority",
     "ProviderError",
     "ProviderGated",
+    "ProviderPool",
     "ProviderRegistry",
     "ProviderSettings",
     "RateLimit",
@@ -107,6 +116,7 @@ __all__ = [
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "Stream",
     "StreamInterrupted",
     "StreamSettings",
     "ThrottleSettings",

@@ -1,19 +1,23 @@
-"""What a handle on a provider is, whatever it calls: its name, its figures and its listeners."""
+"""What a handle on a provider is, whatever it calls: its options, its figures and its listeners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, NoReturn, Self, TypeAlias
 
+from resilience._core.words import UNSET, Priority, Unset, Usage
 from resilience.classify import Rule
 from resilience.events import Event, Listener
 from resilience.lane import NO_LANE, Lane
-from resilience.options import View
-from resilience.plan import Plan
+from resilience.options import Options, View
+from resilience.plan import Accept, Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.deadline import Deadline
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
 from resilience.runtime import ProviderRuntime
-from resilience.settings import ProviderSettings
+from resilience.settings import ProviderSettings, RetrySettings
+
+PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
 
 
 class Handle:
@@ -24,6 +28,83 @@ class Handle:
     _lane: Lane
     _runtime: ProviderRuntime
     _view: View | None
+
+    @classmethod
+    def _made(cls, runtime: ProviderRuntime, view: View | None) -> Self:
+        handle = object.__new__(cls)
+        handle._runtime = runtime
+        handle._lane = NO_LANE
+        handle._view = view
+        return handle
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Unset | None = UNSET,
+        attempt_timeout: float | Unset | None = UNSET,
+        deadline: Deadline | Unset | None = UNSET,
+        operation: str | Unset = UNSET,
+        idempotent: bool | Unset | None = UNSET,
+        retry: RetrySettings | bool | Unset = UNSET,
+        refresh: Callable[[], Awaitable[object]] | Unset | None = UNSET,
+        priority: Priority | PriorityName | Unset = UNSET,
+        reserve: Usage | Unset = UNSET,
+        usage: Callable[[Any], Usage] | Unset | None = UNSET,
+        accept: Accept | Unset | None = UNSET,
+        coalesce: str | Unset | None = UNSET,
+        idempotency_key: str | bool | Unset = UNSET,
+        propagate: bool | Unset = UNSET,
+        commit: Callable[[Any], object] | Unset | None = UNSET,
+        complete: Callable[[Any], object] | Unset | None = UNSET,
+    ) -> Self:
+        """
+        Return a view of this provider: the same state, other options. What is not given stays as it is.
+
+        Args:
+            timeout: The whole call, retries and waits included, in seconds. None: no limit.
+            attempt_timeout: One attempt, in seconds. None: no limit.
+            deadline: A `Deadline` that no attempt, wait or retry may pass. None: none.
+            operation: What is being called, such as ``"embeddings"``: picks its settings, and names it in events.
+            idempotent: Whether repeating the call is harmless. False: only what was surely not sent is sent again.
+                None: every failure that is worth it is retried.
+            retry: Other retry settings; False: none; True: as the settings have it.
+            refresh: Renews credentials; awaited once before the one retry that an authentication error gets.
+            priority: ``"critical"``, ``"default"`` or ``"sheddable"``: who is refused first when there is no room.
+            reserve: What a call is expected to use up: tokens of the rate limit, money of the cost limit.
+            usage: Reads from a result what it has really used up; the difference to *reserve* is settled.
+            accept: Judges a result: True if it is one; False, a `FailureKind` or a `Failure` if it is a failure.
+                It is then retried and counts against the provider, and the last one is raised as
+                `UnacceptableResult`. Discarded results are closed.
+            coalesce: Calls with the same text that are under way at the same time are made once.
+            idempotency_key: True: make one key per call, the same on each attempt, for `idempotency_key` inside the
+                function. A text: use that.
+            propagate: Whether `deadline` tells the remaining time inside the function.
+            commit: For streams: whether an item is the one from which on nothing can be repeated. None: the first is.
+            complete: For streams: whether an item is a proper last one. None: any is.
+
+        Raises:
+            ConfigurationError: A value makes no sense.
+        """
+        options = (self._view.options if self._view is not None else Options()).changed(
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            deadline=deadline,
+            operation=operation,
+            idempotent=idempotent,
+            retry=retry,
+            refresh=refresh,
+            priority=priority,
+            reserve=reserve,
+            usage=usage,
+            accept=accept,
+            coalesce=coalesce,
+            idempotency_key=idempotency_key,
+            propagate=propagate,
+            commit=commit,
+            complete=complete,
+        )
+        runtime = self._current()
+        return self._made(runtime, View(options, options.plan(runtime)))
 
     @property
     def name(self) -> str:

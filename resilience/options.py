@@ -35,6 +35,8 @@ class Options:
     coalesce: str | None = None
     idempotency_key: str | bool = False
     propagate: bool = False
+    commit: Callable[[Any], object] | None = None
+    complete: Callable[[Any], object] | None = None
     may_wait: bool = True
 
     def changed(self, **given: Any) -> Options:
@@ -75,6 +77,8 @@ class Options:
             coalesce=self.coalesce,
             idempotency_key=self.idempotency_key,
             propagate=self.propagate,
+            commit=self.commit,
+            complete=self.complete,
             may_wait=self.may_wait,
         )
 
@@ -144,6 +148,11 @@ def _check_function(name: str, value: object) -> None:
         _refuse(name, value, "a function that takes a result", "was the function called already?")
 
 
+def _check_item_function(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        _refuse(name, value, "a function that takes an item of a stream", "was the function called already?")
+
+
 def _check_coalesce(name: str, value: object) -> None:
     if value is not None and not isinstance(value, str):
         _refuse(name, value, "a text that is the same for calls that are the same")
@@ -173,4 +182,6 @@ _CHECKS = {
     "coalesce": _check_coalesce,
     "idempotency_key": _check_key,
     "propagate": _check_bool,
+    "commit": _check_item_function,
+    "complete": _check_item_function,
 }

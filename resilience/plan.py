@@ -32,6 +32,8 @@ class PlanOptions(TypedDict, total=False):
     coalesce: str | None
     idempotency_key: str | bool
     propagate: bool
+    commit: Callable[[Any], object] | None
+    complete: Callable[[Any], object] | None
     may_wait: bool
 
 
@@ -59,6 +61,8 @@ class Plan:
         usage: Reads from a result what it has used up.
         accept: Judges results; None: every result is one.
         coalesce: Calls of the same key under way at the same time are one.
+        commit: Says which item of a stream is the first that cannot be taken back; None: the first.
+        complete: Says whether an item is a stream's proper last one; None: any is.
         idempotency_key: The key for all its attempts, True to make one, False for none.
         propagate: Whether the function can read the deadline.
         may_wait: Whether it may wait to be admitted; False: who has somewhere else to go is refused at once.
@@ -71,6 +75,8 @@ class Plan:
     __slots__ = (
         "accept",
         "coalesce",
+        "commit",
+        "complete",
         "deadline",
         "fast",
         "hedge",
@@ -95,6 +101,8 @@ class Plan:
 
     accept: Accept | None
     coalesce: str | None
+    commit: Callable[[Any], object] | None
+    complete: Callable[[Any], object] | None
     deadline: Deadline | None
     fast: bool
     hedge: HedgeSettings | None
@@ -150,6 +158,8 @@ class Plan:
         self.coalesce = options.get("coalesce")
         self.idempotency_key = options.get("idempotency_key", False)
         self.propagate = options.get("propagate", False)
+        self.commit = options.get("commit")
+        self.complete = options.get("complete")
         self.may_wait = options.get("may_wait", True)
         self.hedge = merged.hedge if merged.hedge.enabled and self.idempotent is True else None
         self.stream = merged.stream

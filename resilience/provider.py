@@ -9,30 +9,34 @@ that a successful call pays for, beside its entry in the lane. Everything else i
 from __future__ import annotations
 
 from asyncio import CancelledError, Task
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, final
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 from resilience._core.states import Period, Permit
-from resilience._core.words import UNSET, Priority, Unset, Usage, Verdict
+from resilience._core.words import Verdict
 from resilience.attempts import Attempts
+from resilience.batch import Batch, Progress
 from resilience.call import Call
+from resilience.coalescing import coalesced
 from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
 from resilience.handle import Handle
+from resilience.hedging import hedged
 from resilience.hold import Hold, Light
-from resilience.lane import NO_LANE, Lane, get_ident, task_of
-from resilience.options import Options, View
+from resilience.lane import Lane, get_ident, task_of
 from resilience.outcome import Outcome
-from resilience.plan import Accept
-from resilience.policies.deadline import Deadline
+from resilience.plan import Plan
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
-from resilience.settings import RetrySettings
+from resilience.stream import Stream, Streamable
+
+if TYPE_CHECKING:
+    from resilience.fallback import FallbackChain
+    from resilience.tried import On
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
-
-PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
 
 
 @final
@@ -64,7 +68,7 @@ class ResilientProvider(Handle):
             return runtimes[name if endpoint is None else key_of(name, endpoint)].handle  # type: ignore[no-any-return]
         except (KeyError, TypeError, AttributeError):  # new, or not what it should be
             runtime = _runtime_of(name, endpoint, registry)
-        runtime.handle = handle = _handle(runtime, None)
+        runtime.handle = handle = cls._made(runtime, None)
         return handle
 
     # -- calling ---------------------------------------------------------------------------------------------------
@@ -181,6 +185,95 @@ class ResilientProvider(Handle):
             return Hold(result, Light(self._runtime, self._plan(), lane, period, began))
         return Hold(await call.resume(func, args, kwargs, hold=True), call)
 
+    def stream(self, func: Callable[P, Streamable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+        """
+        Open a stream and hold its attempt until it ends.
+
+        ::
+
+            async with provider.stream(client.chat.completions.create, model=..., stream=True) as items:
+                async for item in items:
+                    ...
+
+        Opening it and waiting for the first item are an attempt like any other, which is retried. After that nothing
+        is repeated: what breaks then comes out of the block as `StreamInterrupted`. Settings: ``stream``; options:
+        ``commit`` and ``complete`` of `with_options`.
+
+        Args:
+            func: Returns an async iterator, an async context manager of one, or an awaitable of either.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            TypeError: *func* is no function.
+        """
+        plan = self._plan()
+        return Stream(self, func, args, kwargs, commit=plan.commit, complete=plan.complete)
+
+    def map(
+        self,
+        func: Callable[[S], Awaitable[T]],
+        items: Iterable[S] | AsyncIterable[S],
+        *,
+        concurrency: int = 10,
+        ordered: bool = True,
+        fail_fast: bool = False,
+        buffer: int | None = None,
+        progress: Progress[T] | None = None,
+    ) -> Batch[T]:
+        """
+        Call *func* with each of *items*, several at a time, each call as by `try_execute`.
+
+        Await it for the list of all outcomes, or enter it and iterate to take them one by one.
+
+        Args:
+            func: An async function of one item.
+            items: Any iterable, also an asynchronous one; it is read no faster than calls get free.
+            concurrency: How many calls run at the same time. Default: 10.
+            ordered: Whether outcomes come in the order of their items, or as calls end. Default: in order.
+            fail_fast: Whether the first call that does not succeed ends the batch with its error. Default: no.
+            buffer: How many finished outcomes may wait to be taken. Default: *concurrency*.
+            progress: Called after each call with the number of calls done, that of items or None, and the outcome.
+
+        Raises:
+            ConfigurationError: A number makes no sense.
+            TypeError: *func*, *items* or *progress* are not what they should be.
+        """
+        return Batch(
+            self.try_execute,
+            func,
+            items,
+            name=self.name,
+            concurrency=concurrency,
+            ordered=ordered,
+            fail_fast=fail_fast,
+            buffer=buffer,
+            progress=progress,
+        )
+
+    def fallback_to(
+        self,
+        provider: str | ResilientProvider,
+        func: Callable[..., Awaitable[Any]] | None = None,
+        *,
+        on: On | tuple[On, ...] | None = None,
+    ) -> FallbackChain[Any]:
+        """
+        Return a chain that asks this provider first, and *provider* when this one refuses or fails.
+
+        Args:
+            provider: Another provider, or its name.
+            func: What to await there, with the same arguments. Default: the same function.
+            on: Which errors lead there. Default: all that may be different elsewhere.
+
+        Raises:
+            ConfigurationError: A name is not one, or *on* makes no sense.
+            TypeError: *provider* or *func* is something else.
+        """
+        from resilience.fallback import FallbackChain
+
+        return FallbackChain(self).fallback_to(provider, func, on=on)
+
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """
         Decorate *func* so that each call of it goes through `execute`; its signature stays.
@@ -212,79 +305,29 @@ class ResilientProvider(Handle):
         """
         return Attempts(self._current(), self._plan())
 
-    # -- options ---------------------------------------------------------------------------------------------------
-
-    def with_options(
-        self,
-        *,
-        timeout: float | Unset | None = UNSET,
-        attempt_timeout: float | Unset | None = UNSET,
-        deadline: Deadline | Unset | None = UNSET,
-        operation: str | Unset = UNSET,
-        idempotent: bool | Unset | None = UNSET,
-        retry: RetrySettings | bool | Unset = UNSET,
-        refresh: Callable[[], Awaitable[object]] | Unset | None = UNSET,
-        priority: Priority | PriorityName | Unset = UNSET,
-        reserve: Usage | Unset = UNSET,
-        usage: Callable[[Any], Usage] | Unset | None = UNSET,
-        accept: Accept | Unset | None = UNSET,
-        coalesce: str | Unset | None = UNSET,
-        idempotency_key: str | bool | Unset = UNSET,
-        propagate: bool | Unset = UNSET,
-    ) -> ResilientProvider:
-        """
-        Return a view of this provider: the same state, other options. What is not given stays as it is.
-
-        Args:
-            timeout: The whole call, retries and waits included, in seconds. None: no limit.
-            attempt_timeout: One attempt, in seconds. None: no limit.
-            deadline: A `Deadline` that no attempt, wait or retry may pass. None: none.
-            operation: What is being called, such as ``"embeddings"``: picks its settings, and names it in events.
-            idempotent: Whether repeating the call is harmless. False: only what was surely not sent is sent again.
-                None: every failure that is worth it is retried.
-            retry: Other retry settings; False: none; True: as the settings have it.
-            refresh: Renews credentials; awaited once before the one retry that an authentication error gets.
-            priority: ``"critical"``, ``"default"`` or ``"sheddable"``: who is refused first when there is no room.
-            reserve: What a call is expected to use up: tokens of the rate limit, money of the cost limit.
-            usage: Reads from a result what it has really used up; the difference to *reserve* is settled.
-            accept: Judges a result: True if it is one; False, a `FailureKind` or a `Failure` if it is a failure.
-                It is then retried and counts against the provider, and the last one is raised as
-                `UnacceptableResult`. Discarded results are closed.
-            coalesce: Calls with the same text that are under way at the same time are made once.
-            idempotency_key: True: make one key per call, the same on each attempt, for `idempotency_key` inside the
-                function. A text: use that.
-            propagate: Whether `deadline` tells the remaining time inside the function.
-
-        Raises:
-            ConfigurationError: A value makes no sense.
-        """
-        options = (self._view.options if self._view is not None else Options()).changed(
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            deadline=deadline,
-            operation=operation,
-            idempotent=idempotent,
-            retry=retry,
-            refresh=refresh,
-            priority=priority,
-            reserve=reserve,
-            usage=usage,
-            accept=accept,
-            coalesce=coalesce,
-            idempotency_key=idempotency_key,
-            propagate=propagate,
-        )
-        runtime = self._current()
-        return _handle(runtime, View(options, options.plan(runtime)))
-
     # -- behind the fast path --------------------------------------------------------------------------------------
 
     async def _look_closer(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         runtime = self._current()
         if not runtime.enabled:
             return await func(*args, **kwargs)
-        call = Call(runtime, self._plan(), runtime.clock())
-        if call.lane.loop is not None and call.plan.fast:
+        plan = self._plan()
+        if plan.coalesce is not None:
+            return await coalesced(runtime, plan, partial(self._run, runtime, plan, func, args, kwargs))
+        return await self._run(runtime, plan, func, args, kwargs)
+
+    async def _run(
+        self,
+        runtime: ProviderRuntime,
+        plan: Plan,
+        func: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> T:
+        call = Call(runtime, plan, runtime.clock())
+        if plan.hedge is not None:
+            return (await hedged(call, func, args, kwargs))[0]
+        if plan.fast and call.lane.loop is not None:
             self._lane = call.lane  # from the next call on the fast path
         return await call.run(func, args, kwargs)
 
@@ -295,7 +338,9 @@ class ResilientProvider(Handle):
         if not runtime.enabled:
             return Hold(await func(*args, **kwargs), None)
         call = Call(runtime, self._plan(), runtime.clock())
-        if call.lane.loop is not None and call.plan.fast:
+        if call.plan.hedge is not None:
+            return Hold(*await hedged(call, func, args, kwargs, hold=True))
+        if call.plan.fast and call.lane.loop is not None:
             self._lane = call.lane  # from the next call on the fast path
         return Hold(await call.run(func, args, kwargs, hold=True), call)
 
@@ -340,14 +385,6 @@ class ResilientProvider(Handle):
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
         if runtime.limits is not None:
             runtime.limits.left(verdict)
-
-
-def _handle(runtime: ProviderRuntime, view: View | None) -> ResilientProvider:
-    handle = object.__new__(ResilientProvider)
-    handle._runtime = runtime
-    handle._lane = NO_LANE
-    handle._view = view
-    return handle
 
 
 def _runtime_of(name: str, endpoint: str | None, registry: ProviderRegistry | None) -> ProviderRuntime:

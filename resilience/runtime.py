@@ -32,6 +32,7 @@ from resilience.limits import Limits
 from resilience.plan import Plan, PlanOptions
 from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
+from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
@@ -75,6 +76,7 @@ class ProviderRuntime:
         "bus",
         "chaos",
         "clock",
+        "coalescer",
         "common",
         "enabled",
         "exhausted",
@@ -136,6 +138,7 @@ class ProviderRuntime:
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
+        self.coalescer: Coalescer | None = None  # made when it is first needed
         self.hedges: dict[str, Hedge] = {}  # by operation, made when they are first needed
         self.limits = Limits(name, settings, tools, self.bus, self) if _limited(settings) else None
         if self.limits is not None:

@@ -19,9 +19,10 @@ from __future__ import annotations
 import copy
 import math
 from asyncio import Task
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from types import AsyncGeneratorType, TracebackType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, final
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from resilience._core.words import Unset, Verdict
 from resilience._items import Items, Pace, SteadyItems
@@ -38,6 +39,15 @@ from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
 
 T = TypeVar("T")
+
+
+Streamable: TypeAlias = (
+    AsyncIterable[T]
+    | AbstractAsyncContextManager[AsyncIterable[T]]
+    | Awaitable[AsyncIterable[T]]
+    | Awaitable[AbstractAsyncContextManager[AsyncIterable[T]]]
+)
+"""What a function may return that opens a stream."""
 
 
 class Streamer(Protocol):

@@ -28,7 +28,7 @@ from resilience.options import Options, View
 from resilience.outcome import Outcome
 from resilience.policies._breaker import matches
 from resilience.policies.deadline import Deadline
-from resilience.provider import ResilientProvider, _handle
+from resilience.provider import ResilientProvider
 from resilience.results import dispose
 
 _log = logging.getLogger("resilience.fallback")
@@ -56,7 +56,7 @@ def variant(provider: ResilientProvider, **changes: Any) -> ResilientProvider:
     view = provider._view
     options = replace(view.options if view is not None else Options(), **changes)
     runtime = provider._current()
-    return _handle(runtime, View(options, options.plan(runtime)))
+    return ResilientProvider._made(runtime, View(options, options.plan(runtime)))
 
 
 def rules_of(on: On | tuple[On, ...] | None) -> tuple[On, ...] | None:
