@@ -150,7 +150,7 @@ class _Contest(Generic[T]):
         return result
 
     def _succeeded(self, call: Call, attempt: Guard, result: T) -> None:
-        wins = self._race.winner is None
+        wins = self._race.undecided
         if self._race.errors[FIRST] is None:
             call.attempt = 1  # nothing had failed, so nothing has recovered
         if wins and call is not self._calls[FIRST]:

@@ -44,7 +44,7 @@ class Race(Generic[T]):
         winner: Which attempt succeeded first.
     """
 
-    __slots__ = ("_scopes", "_value", "errors", "launched", "winner")
+    __slots__ = ("_over", "_scopes", "_value", "errors", "launched", "winner")
 
     errors: list[BaseException | None]
     launched: bool
@@ -52,10 +52,16 @@ class Race(Generic[T]):
 
     def __init__(self) -> None:
         self._scopes = (anyio.CancelScope(), anyio.CancelScope())
+        self._over = False
         self._value: T | None = None
         self.errors = [None, None]
         self.launched = False
         self.winner = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a result would still win."""
+        return self.winner is None and not self._over
 
     @property
     def value(self) -> T:
@@ -90,7 +96,8 @@ class Race(Generic[T]):
             await dispose(self._value)
 
     def stop(self) -> None:
-        """Let no second attempt start, or end it: there is nothing left to win."""
+        """Let no second attempt start, or end it: there is nothing left to win, whatever it returns."""
+        self._over = True
         self._scopes[SECOND].cancel()
 
     async def _run_both(
@@ -101,7 +108,7 @@ class Race(Generic[T]):
             with self._scopes[FIRST]:
                 await self._take(FIRST, first)
             if not self.launched:
-                self.stop()
+                self._scopes[SECOND].cancel()
 
     async def _wait(self, launch: Callable[[], Awaitable[Attempt[T] | None]], delay: float) -> None:
         with self._scopes[SECOND]:
@@ -125,7 +132,7 @@ class Race(Generic[T]):
             if not isinstance(error, Exception):  # an exit: it is the end of the other one, too
                 self._scopes[1 - number].cancel()
             return
-        if self.winner is None:
+        if self.undecided:
             self.winner, self._value = number, value
             self._scopes[1 - number].cancel()
         elif value is not self._value:

@@ -324,7 +324,7 @@ class _Contest(Generic[T]):
         result = await self._func(*self._args, **self._kwargs)
         if alone:
             self._learn(began)
-        if self._race.winner is None:
+        if self._race.undecided:
             self._hedge.tell_won(self._hedge._clock() - self._began)
         return result
 

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import anyio
 import anyio.lowlevel
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from resilience import (
     BreakerSettings,
@@ -44,6 +46,7 @@ from resilience.events import (
 from resilience.hedging import hedge_for, hedged
 from resilience.hold import Hold
 from resilience.settings import BulkheadSettings, HedgeSettings, RateLimitSettings
+from resilience.testing import run
 
 pytestmark = pytest.mark.anyio
 
@@ -582,8 +585,8 @@ async def test_a_call_ended_anywhere_gives_everything_back(
     endings: list[Ending] = [by_scope, by_task] if anyio_backend[0] == "asyncio" else [by_scope]
     for ending in endings:
         for k in itertools.count(1):
-            settings: dict[str, Any] = {"bulkhead": BulkheadSettings(max_concurrent=1)} if name == "no room" else {}
-            scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), **settings)
+            limits: dict[str, Any] = {"bulkhead": BulkheadSettings(max_concurrent=1)} if name == "no room" else {}
+            scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), **limits)
             work = Work(*((seconds, make()) for seconds, make in SITUATIONS[name]))
             _, retries = scene.available
             taken: list[Any] = []
@@ -607,6 +610,75 @@ async def test_a_call_ended_anywhere_gives_everything_back(
             if not ended:
                 break
         assert k > 2, "the call never suspended"
+
+
+# -- any course --------------------------------------------------------------------------------------------------------
+
+
+class Fatal(Exception):
+    status_code = 404
+
+
+ENDS = {"good": Resource, "again": ConnectionResetError, "fatal": Fatal}
+LONGEST = 4 + 1 / 8  # quarters of a second, and when the second attempt begins at the latest
+attempts = st.tuples(st.integers(0, 12), st.sampled_from(sorted(ENDS)))
+both = st.tuples(attempts, attempts)
+
+
+def expected(first: tuple[float, str], second: tuple[float, str]) -> tuple[str, int, float]:
+    """What comes out of attempts that take so long and end so: whose end it is, how many were made, and when."""
+    at, end = first
+    if at < 1 and end != "again":
+        return "first", 1, at
+    begins = min(at, 1.0)
+    both = [(at, "first", end)] if at > begins else []
+    for when, who, how in sorted([*both, (begins + second[0], "second", second[1])]):
+        if how == "good" or (who == "first" and how == "fatal"):
+            return who, 2, when
+    return "first", 2, max(at, begins + second[0])
+
+
+async def course(world: Any, first: tuple[float, str], second: tuple[float, str], *, deaf: bool, ends: float) -> None:
+    scene = Scene(world)
+    steps = [(seconds, ENDS[end]()) for seconds, end in (first, second)]
+    work, out = Work(*steps, deaf=deaf), None
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            group.start_soon(cancel_at, began + ends, scope)
+            try:
+                out = await scene.execute(work)
+            except (ConnectionResetError, Fatal) as error:
+                out = error
+        group.cancel_scope.cancel()
+    whose, made, when = expected(first, second)
+    right = steps[0][1] if whose == "first" else steps[1][1]
+    if deaf:  # who does not hear a cancellation keeps the call open to the caller's, and may end all the same
+        assert out is right or (ends < LONGEST and out in (None, steps[0][1], steps[1][1]))
+    else:
+        assert (out, work.calls) == (right, made) if when < ends else out is None
+        assert anyio.current_time() - began == pytest.approx(min(when, ends))
+    assert (scene.held, work.running, scene.hedge.launched) == ([], 0, work.calls - 1)
+    assert [one.closed for one in work.returned] == [one is not out for one in work.returned]
+    assert scene.runtime.common.retries_available(anyio.current_time()) == 50 - (work.calls - 1)
+
+
+async def cancel_at(when: float, scope: anyio.CancelScope) -> None:
+    await anyio.sleep_until(when)
+    scope.cancel()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(both, st.booleans(), st.integers(0, 20))
+def test_any_course(
+    backend: Any, world: Any, steps: tuple[tuple[int, str], tuple[int, str]], deaf: bool, ends: int
+) -> None:
+    """The result, its time and what is given back are those of a model, for any two attempts and any cancellation."""
+    # No two things happen at once: quarters of a second, each kind with an offset of its own.
+    first, second = steps
+    one, other = (first[0] / 4 + 1 / 16, first[1]), (second[0] / 4 + 1 / 8, second[1])
+    run(lambda: course(type(world)(), one, other, deaf=deaf, ends=ends / 4 + 1 / 32), backend=backend)
 
 
 async def test_the_callers_cancellation_comes_out(world: Any) -> None:
