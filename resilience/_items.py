@@ -21,7 +21,7 @@ from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, TypeVar, final
 
 from resilience._core.words import Usage
 from resilience._source import Source
@@ -194,17 +194,19 @@ class SteadyItems(Items[T]):
 
     __slots__ = (
         "_alarm",
+        "_aside",
         "_ask",
         "_buffer",
         "_clean",
+        "_clock",
         "_complete",
         "_count",
-        "_ended",
+        "_ends",
         "_error",
         "_keep",
         "_kept",
+        "_look_at",
         "_loop",
-        "_renew_at",
         "_since",
         "_timer",
     )
@@ -226,16 +228,24 @@ class SteadyItems(Items[T]):
         self._ask: Callable[[], Awaitable[T]] = ask if trio is None else _TrioWait(trio, ask, pace)
         self._alarm = Alarm(task) if task is not None else None
         self._loop = loop
-        self._timer: TimerHandle | None = None
+        watched = loop is not None and min(pace.idle, pace.ends) < math.inf
+        self._timer: TimerHandle | Literal[False] | None = (
+            None if watched else False
+        )  # None: the next wait has to arm it
         self._buffer = deque(source.buffer)
-        self._ended = self._clean = source.ended
+        self._clean = source.ended
+        self._aside = bool(source.buffer) or source.ended
+        self._clock = pace.clock
+        self._ends = pace.ends - SLACK
+        self._look_at = pace.clock()
         self._complete = complete
         self._keep = keep
-        self._kept: deque[T] = deque(maxlen=keep or (1 if complete is not None else 0))
+        self._kept: deque[T] | None = None
+        if keep or complete is not None:
+            self._kept = deque(maxlen=keep or 1)
         self._count = 0
         self._error: BaseException | None = None
         self._since: float | None = None
-        self._renew_at = pace.clock()
 
     @property
     def count(self) -> int:
@@ -245,14 +255,15 @@ class SteadyItems(Items[T]):
     @property
     def kept(self) -> tuple[T, ...]:
         """The last items, as many as ``stream.keep`` asks for."""
-        return tuple(self._kept) if self._keep else ()
+        return tuple(self._kept) if self._keep and self._kept is not None else ()
 
     async def __anext__(self) -> T:
-        if self._buffer:
-            return self._took(self._buffer.popleft())
-        if self._ended:
-            raise StopAsyncIteration
-        since = self._begin()
+        # One frame: each helper would cost every item a fifth more.
+        if self._aside:
+            return self._from_aside()
+        self._since = since = self._clock()
+        if self._timer is None or since >= self._ends:
+            self._watch(since)
         try:
             item = await self._ask()
         except StopAsyncIteration:
@@ -261,37 +272,54 @@ class SteadyItems(Items[T]):
         except BaseException as error:
             self._broke(error, since)
             raise
-        now = self._waited(since)
-        if self._alarm is not None:
-            self._alarm.silence()
-        if now >= self._renew_at:
-            self._hold.renew()
-            self._renew_at = now + self._pace.lease / RENEWALS
-        return self._took(item)
-
-    def _took(self, item: T) -> T:
+        self._since = None
+        now = self._clock()
+        if now - since > self.gap:  # noqa: PLR1730 - a call of max() per item
+            self.gap = now - since
+        if now >= self._look_at:
+            self._look_closer(now)
         self._count += 1
-        self._kept.append(item)
+        if self._kept is not None:
+            self._kept.append(item)
         return item
 
-    def _begin(self) -> float:
-        """Note that a wait begins, and see to it that somebody watches."""
+    def _from_aside(self) -> T:
+        """Return an item that was read before the commit."""
+        if not self._buffer:
+            raise StopAsyncIteration
+        item = self._buffer.popleft()
+        self._aside = bool(self._buffer) or self._clean
+        self._count += 1
+        if self._kept is not None:
+            self._kept.append(item)
+        return item
+
+    def _watch(self, since: float) -> None:
+        """
+        See to it that somebody watches over a wait that begins.
+
+        Raises:
+            CallTimeout: The time for all of it is over.
+        """
         pace = self._pace
-        since = pace.clock()
         if since >= pace.ends - SLACK:
+            self._since = None
             self._error = pace.expired("total", since, since)
             raise self._error
-        self._since = since
-        if self._timer is None and self._loop is not None:
+        if self._timer is None:
             self._arm(min(pace.idle, pace.ends - since))
-        return since
 
-    def _waited(self, since: float) -> float:
-        """Note that a wait is over."""
+    def _look_closer(self, now: float) -> None:
+        """Do what is not done for every item: an item has come."""
+        if self._alarm is not None:
+            self._alarm.silence()
+        self._hold.renew()
+        self._look_at = now + self._pace.lease / RENEWALS
+
+    def _waited(self, since: float) -> None:
+        """Note that a wait is over without an item."""
         self._since = None
-        now = self._pace.clock()
-        self.gap = max(self.gap, now - since)
-        return now
+        self.gap = max(self.gap, self._clock() - since)
 
     def _finish(self, since: float) -> None:
         """
@@ -301,7 +329,7 @@ class SteadyItems(Items[T]):
             StreamInterrupted: It came too early.
         """
         self._waited(since)
-        self._ended = self._clean = True
+        self._aside = self._clean = True
         if self._alarm is not None:
             self._alarm.silence()
         if self._complete is not None and not (self._kept and self._complete(self._kept[-1])):
@@ -316,16 +344,16 @@ class SteadyItems(Items[T]):
             CallTimeout: We have interrupted it.
         """
         self._waited(since)
-        self._ended = True
         alarm = self._alarm
         if alarm is not None and alarm.rung is not None and asyncio.current_task() is alarm.task:
             self._error = alarm.answer(error)
             if self._error is not None:
                 raise self._error from error
-        self._error = error
+        if isinstance(error, Exception):  # a consumer that has cancelled its request may make another
+            self._error = error
 
     def _arm(self, seconds: float) -> None:
-        if seconds < math.inf and self._loop is not None:
+        if self._loop is not None:
             self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
@@ -339,14 +367,15 @@ class SteadyItems(Items[T]):
         if left > SLACK:
             self._arm(left)
         else:
+            self._look_at = -math.inf
             alarm.ring(pace.expired("idle" if since + pace.idle <= pace.ends else "total", since, now))
 
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
-        if self._timer is not None:
+        if self._timer:
             self._timer.cancel()
-            self._timer = None
-        self._ended = True
+        self._timer = False
+        self._aside = True
         self._buffer.clear()
         return self._alarm.answer(error) if self._alarm is not None else None
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import opcode
-from asyncio import AbstractEventLoop, Task, TimerHandle
+from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from itertools import chain, repeat, starmap
@@ -58,6 +58,7 @@ class SwiftItems(Items[T]):
         "_asked",
         "_buffered",
         "_count",
+        "_dropped",
         "_frame",
         "_generator",
         "_late",
@@ -85,6 +86,7 @@ class SwiftItems(Items[T]):
         self._alarm = Alarm(task)
         self._loop = loop
         self._count: int | None = None
+        self._dropped: CallTimeout | None = None
         self._late: CallTimeout | None = None
         self._seen = -1
         self._since: float | None = None
@@ -152,7 +154,13 @@ class SwiftItems(Items[T]):
             self.gap = max(self.gap, self._pace.clock() - self._since)  # nothing has come since
         late, self._late = self._late, None
         self.__anext__ = self._generator.__anext__  # which is about to be closed
-        return late if late is not None and error is late else self._alarm.answer(error)
+        if late is not None and error is late:
+            return late
+        rung = self._alarm.rung
+        answer = self._alarm.answer(error)
+        if answer is None and not isinstance(error, CancelledError):
+            self._dropped = rung  # the body has caught our cancellation, but not undone its reason
+        return answer
 
     # -- how it ended ----------------------------------------------------------------------------------------------
 
@@ -165,7 +173,8 @@ class SwiftItems(Items[T]):
             return Trouble()
         if opcode.opname[frame.f_code.co_code[frame.f_lasti]] in _RETURNS:
             return Trouble(ended=True)
-        return Trouble(error=_passed_through(frame, error, set()))
+        dropped, self._dropped = self._dropped, None
+        return Trouble(error=_passed_through(frame, error, set()) or dropped)
 
 
 def _passed_through(frame: FrameType, error: BaseException | None, seen: set[int]) -> BaseException | None:

@@ -32,6 +32,7 @@ from resilience.call import Call
 from resilience.classify import attach
 from resilience.errors import CallTimeout, StreamInterrupted
 from resilience.guard import here
+from resilience.hedging import hedged
 from resilience.hold import Hold
 from resilience.options import View
 from resilience.plan import Plan
@@ -147,7 +148,10 @@ class Stream(Generic[T]):
         began = runtime.clock()
         if runtime.enabled:
             call = Call(runtime, _terms(plan, limits), began)
-            self._hold = Hold(await call.run(self._open, (), {}, hold=True), call)
+            if plan.hedge is not None:
+                self._hold = Hold(*await hedged(call, self._open, (), {}, hold=True))
+            else:
+                self._hold = Hold(await call.run(self._open, (), {}, hold=True), call)
         else:
             self._hold = Hold(await self._open(), None)
         self._source = self._hold.value

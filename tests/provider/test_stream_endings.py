@@ -287,11 +287,46 @@ async def test_a_timeout_of_the_consumer(world, kind: str) -> None:
     assert (now.breaker.failed, now.in_flight, now.timeouts) == (0, 0, 0)
 
 
+async def test_a_request_that_is_made_again(world) -> None:
+    """Where the source can bear it, a request that the consumer has given up can be made again: nothing is lost."""
+    send, receive = anyio.create_memory_object_stream[str](10)
+    provider = world.provider()
+    with send:
+        send.send_nowait("a")
+        async with stream(provider, lambda: receive) as items:
+            assert await anext(items) == "a"
+            for _ in range(2):
+                with anyio.move_on_after(5):
+                    await anext(items)
+            send.send_nowait("b")
+            assert await anext(items) == "b"
+            send.close()
+            with pytest.raises(StopAsyncIteration):
+                await anext(items)
+    assert (provider.snapshot().breaker.calls, provider.snapshot().breaker.failed) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_interruption_that_the_body_catches(world, kind: str) -> None:
+    """A body that catches our interruption ends well, and the provider has still been silent."""
+    provider = world.provider(stream=IDLE)
+    async with stream(provider, getattr(Place(), kind), "a", 1000.0) as items:
+        with suppress(CallTimeout, asyncio.CancelledError):
+            async for _ in items:
+                pass
+    now = provider.snapshot()
+    assert (now.breaker.failed, now.timeouts, now.in_flight) == (1, 1, 0)
+    if on_asyncio():
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_both_at_once(world, kind: str) -> None:
     """A caller that gives up in the moment in which our limit passes has given up."""
-    provider = world.provider(stream=StreamSettings(idle=2))
-    with anyio.move_on_after(1.5) as scope:
+    provider = world.provider(stream=IDLE)
+    with anyio.move_on_after(2) as scope:
         await read(provider, getattr(Place(), kind), "a", 1000.0)
     assert scope.cancelled_caught
     assert provider.snapshot().breaker.failed == 0
@@ -343,7 +378,7 @@ async def test_items_that_are_read_by_another_task(world, kind: str) -> None:
         async for _ in items:
             pass
 
-    with pytest.raises((StreamInterrupted, ExceptionGroup)):
+    with pytest.raises((StreamInterrupted, ExceptionGroup)):  # noqa: SIM117 - the order is the point
         async with stream(provider, getattr(place, kind), "a", 1000.0) as items:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(consume, items)
