@@ -25,7 +25,6 @@ from resilience.hedging import hedged
 from resilience.hold import Hold, Light
 from resilience.lane import Lane, get_ident, task_of
 from resilience.outcome import Outcome
-from resilience.plan import Plan
 from resilience.registry import ProviderRegistry, default_registry, key_of, known
 from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
 from resilience.stream import Stream, Streamable
@@ -307,23 +306,16 @@ class ResilientProvider(Handle):
 
     # -- behind the fast path --------------------------------------------------------------------------------------
 
-    async def _look_closer(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    async def _look_closer(
+        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, leads: bool = False
+    ) -> T:
+        """Make a call of any kind; *leads*: it is the one that is made for all those of its key."""
         runtime = self._current()
         if not runtime.enabled:
             return await func(*args, **kwargs)
         plan = self._plan()
-        if plan.coalesce is not None:
-            return await coalesced(runtime, plan, partial(self._run, runtime, plan, func, args, kwargs))
-        return await self._run(runtime, plan, func, args, kwargs)
-
-    async def _run(
-        self,
-        runtime: ProviderRuntime,
-        plan: Plan,
-        func: Callable[..., Awaitable[T]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> T:
+        if plan.coalesce is not None and not leads:
+            return await coalesced(runtime, plan, partial(self._look_closer, func, args, kwargs, leads=True))
         call = Call(runtime, plan, runtime.clock())
         if plan.hedge is not None:
             return (await hedged(call, func, args, kwargs))[0]
