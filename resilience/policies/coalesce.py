@@ -355,11 +355,12 @@ def _wake(loop: Any, event: anyio.Event) -> bool:
             return True
     except RuntimeError:
         pass  # the collector closes coroutines in any thread, and outside of any task
-    with suppress(RuntimeError):  # that loop is over, and its tasks with it
-        schedule = loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
+    schedule = loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
+    try:
         schedule(event.set)
-        return True
-    return False
+    except RuntimeError:  # that loop is over, and its tasks with it
+        return False
+    return True
 
 
 def _start_anew_after_fork() -> None:
