@@ -11,7 +11,6 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Final, final
 
@@ -139,9 +138,9 @@ def _opening() -> Callable[[], Awaitable[float]]:
                 pass
 
     async def bare() -> None:
-        async with aclosing(_numbers(1)) as items:  # type: ignore[type-var]
-            async for _ in items:
-                pass
+        items = _numbers(1)
+        async for _ in items:
+            pass
 
     async def seconds(once: Callable[[], Awaitable[None]]) -> float:
         began = time.process_time()

@@ -7,9 +7,9 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from types import AsyncGeneratorType
-from typing import Any, Final, Generic, TypeVar, final
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Generic, TypeVar, cast, final
 
 import anyio
 
@@ -33,12 +33,16 @@ def check_function(func: object) -> None:
     """
     if callable(func):
         return
-    name = getattr(func, "__qualname__", type(func).__name__)
+    name, what = getattr(func, "__qualname__", type(func).__name__), _with_article(func)
     if inspect.iscoroutine(func):
         func.close()
-    called = inspect.iscoroutine(func) or isinstance(func, AsyncGeneratorType)
+    called = inspect.iscoroutine(func) or inspect.isasyncgen(func)
     slip = f": write stream({name}, ...) instead of stream({name}(...))" if called else ""
-    raise TypeError(f"stream() takes a function and its arguments, not {_with_article(func)}{slip}")
+    raise TypeError(f"stream() takes a function and its arguments, not {what}{slip}")
+
+
+def _has(thing: object, *methods: str) -> bool:
+    return all(hasattr(type(thing), name) for name in methods)
 
 
 def _with_article(thing: object) -> str:
@@ -90,7 +94,7 @@ class Source(Generic[T]):
         self.buffer = []
         self.ended = False
         self.seconds = 0.0
-        self._manager: Any = None
+        self._manager: AbstractAsyncContextManager[object] | None = None
         self._scoped = False
 
     async def open(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -100,23 +104,24 @@ class Source(Generic[T]):
         Raises:
             TypeError: It returns nothing that could be a stream.
         """
-        opened: Any = func(*args, **kwargs)
+        opened: object = func(*args, **kwargs)
         if inspect.isawaitable(opened):
             opened = await opened
-        target: Any = opened
-        if hasattr(type(opened), "__aenter__") and hasattr(type(opened), "__aexit__"):
+        target = opened
+        if _has(opened, "__aenter__", "__aexit__"):
+            manager = cast("AbstractAsyncContextManager[object]", opened)
             before = _innermost_scope()
-            target = await type(opened).__aenter__(opened)
-            self._manager = opened
+            target = await type(manager).__aenter__(manager)
+            self._manager = manager
             self._scoped = _innermost_scope() is not before
-        if not hasattr(type(target), "__aiter__"):
+        if not _has(target, "__aiter__"):
             name = getattr(func, "__qualname__", type(func).__name__)
             raise TypeError(
                 f"stream() iterates over what {name} returns, and {_with_article(target)} is no asynchronous iterable: "
                 f"it takes an async generator, an asynchronous iterator, a context manager of one, or an awaitable of "
                 f"either" + (". For a single result write execute()" if target is opened else "")
             )
-        self.iterator = aiter(target)
+        self.iterator = aiter(cast("AsyncIterable[T]", target))
 
     async def read(self, commit: Callable[[T], object] | None) -> None:
         """Read up to the commit point: the first item, or the first one that *commit* says yes to."""
@@ -156,15 +161,15 @@ class Source(Generic[T]):
             _log.warning("a source could not be closed", exc_info=True, extra={"component": "stream"})
 
     async def _close(self, error: BaseException | None) -> None:
-        iterator, manager = getattr(self, "iterator", None), self._manager
-        self._manager = None
+        iterator: object = getattr(self, "iterator", None)
+        manager, self._manager = self._manager, None
         try:
-            if iterator is not None and (manager is None or isinstance(iterator, AsyncGeneratorType)):
+            if manager is None or inspect.isasyncgen(iterator):  # else the manager closes what it gave us
                 await _close_iterator(iterator)
         finally:
             if manager is not None:
-                traceback = error.__traceback__ if error is not None else None
-                await type(manager).__aexit__(manager, type(error) if error is not None else None, error, traceback)
+                kind, traceback = (type(error), error.__traceback__) if error is not None else (None, None)
+                await type(manager).__aexit__(manager, kind, error, traceback)
 
 
 async def _close_iterator(iterator: object) -> None:

@@ -69,7 +69,7 @@ class SwiftItems(Items[T]):
         "_timer",
     )
 
-    __anext__: Callable[[], Awaitable[T]]
+    __anext__: Callable[[], Awaitable[T]]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(
         self, source: Source[T], hold: Hold[Any], pace: Pace, *, task: Task[Any], loop: AbstractEventLoop

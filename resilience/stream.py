@@ -22,7 +22,7 @@ from asyncio import Task
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import AsyncGeneratorType, TracebackType
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, final
 
 from resilience._core.words import Unset, Verdict
 from resilience._items import Items, Pace, SteadyItems
@@ -257,7 +257,7 @@ class Stream(Generic[T]):
             lease=self._runtime.breaker.circuit.rules.probe_lease,
         )
         source, hold, complete = self._source, self._hold, self._complete
-        mine = task if isinstance(task, Task) else None  # trio interrupts by scopes
+        mine = cast("Task[Any]", task) if loop is not None else None  # trio interrupts by scopes
         plain = not keep and complete is None and type(source.iterator) is AsyncGeneratorType
         if mine is not None and loop is not None and plain:
             return SwiftItems(source, hold, pace, task=mine, loop=loop)

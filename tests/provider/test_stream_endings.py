@@ -378,10 +378,9 @@ async def test_items_that_are_read_by_another_task(world, kind: str) -> None:
         async for _ in items:
             pass
 
-    with pytest.raises((StreamInterrupted, ExceptionGroup)):  # noqa: SIM117 - the order is the point
-        async with stream(provider, getattr(place, kind), "a", 1000.0) as items:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(consume, items)
+    with pytest.raises((StreamInterrupted, ExceptionGroup)):
+        async with stream(provider, getattr(place, kind), "a", 1000.0) as items, anyio.create_task_group() as tasks:
+            tasks.start_soon(consume, items)
     assert (place.open, provider.snapshot().in_flight) == (0, 0)
     assert provider.snapshot().breaker.failed == 1
 
