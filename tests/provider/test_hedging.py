@@ -30,7 +30,6 @@ from resilience import (
     failure_of,
     guard,
 )
-from resilience.call import Call
 from resilience.classify import classify
 from resilience.context import idempotency_key
 from resilience.errors import CallTimeout, UnacceptableResult
@@ -43,8 +42,7 @@ from resilience.events import (
     HedgeWon,
     RetryScheduled,
 )
-from resilience.hedging import hedge_for, hedged
-from resilience.hold import Hold
+from resilience.hedging import hedge_for
 from resilience.settings import BulkheadSettings, HedgeSettings, RateLimitSettings
 from resilience.testing import run
 
@@ -131,12 +129,8 @@ class Scene:
             self.hedge.begin(anyio.current_time())
             self.hedge.record(anyio.current_time(), 1.0)
 
-    def call(self) -> Call:
-        return Call(self.runtime, self.view._plan(), self.runtime.clock())
-
     async def execute(self, func: Callable[[], Awaitable[Any]]) -> Any:
-        result, _ = await hedged(self.call(), func, (), {})
-        return result
+        return await self.view.execute(func)
 
     async def half_open(self) -> Scene:
         await self.world.trip(self.provider)
@@ -501,8 +495,7 @@ async def test_the_winner_can_be_held(world: Any) -> None:
     """The winner's permit stays until the hold ends; the loser's is back."""
     for steps in (((60, "a"), (0.5, "b")), ((1.5, "a"), (60, "b")), ((0.5, OSError()), (0.5, "b"))):
         scene = Scene(world)
-        value, call = await hedged(scene.call(), Work(*steps), (), {}, hold=True)
-        hold = Hold(value, call)
+        hold = await scene.view.hold(Work(*steps))
         assert (scene.runtime.in_flight, scene.runtime.successes) == (1, 0)
         hold.end()
         assert (scene.held, scene.runtime.successes) == ([], 1)
@@ -593,10 +586,12 @@ async def test_a_call_ended_anywhere_gives_everything_back(
 
             async def act(scene: Scene = scene, work: Work = work, taken: list[Any] = taken) -> None:
                 with suppress(ConnectionResetError, CallTimeout):
-                    value, call = await hedged(scene.call(), work, (), {}, hold=hold)
-                    taken.append(value)
                     if hold:
-                        Hold(value, call).end()
+                        held = await scene.view.hold(work)
+                        taken.append(held.value)
+                        held.end()
+                    else:
+                        taken.append(await scene.execute(work))
 
             where = f"{ending.__name__} at suspension {k}"
             ended = await ending(scene, work, act, k)
