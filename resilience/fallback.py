@@ -16,19 +16,23 @@ again and waited for: a call must not fail because it has a fallback.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from functools import wraps
-from typing import Any, Generic, NamedTuple, Never, ParamSpec, TypeVar, cast, final, overload
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, Never, ParamSpec, TypeAlias, TypeVar, cast, final, overload
 
 from resilience.errors import ConfigurationError
 from resilience.outcome import Outcome
 from resilience.policies.deadline import Deadline
 from resilience.provider import ResilientProvider
+from resilience.results import dispose
+from resilience.stream import Stream, Streamable
 from resilience.tried import On, Tried, rules_of, variant
 
 P = ParamSpec("P")
 T = TypeVar("T")
 V = TypeVar("V")
+T_co = TypeVar("T_co", covariant=True)
 U_co = TypeVar("U_co", covariant=True)
 
 
@@ -47,6 +51,14 @@ class _Resort(NamedTuple):
     name: str
     answer: Callable[[Exception], Any]
     rules: tuple[On, ...] | None
+
+
+_Ask: TypeAlias = Callable[[ResilientProvider, Callable[..., Any]], Awaitable[Outcome[Any]]]
+"""Asks one provider, with one function."""
+
+
+def _calling(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ask:
+    return lambda provider, func: provider.try_execute(func, *args, **kwargs)
 
 
 def _check_function(name: str, func: object) -> None:
@@ -220,7 +232,7 @@ class FallbackChain(Generic[U_co]):
         except Exception as error:
             outcome: Outcome[Any] = Outcome(None, error)
         try:
-            outcome = await self._go_on(outcome, func, args, kwargs)
+            outcome = await self._go_on(outcome, func, _calling(args, kwargs))
             if outcome.error is not None:
                 raise outcome.error
             return cast("T | U_co", outcome.value)
@@ -232,7 +244,23 @@ class FallbackChain(Generic[U_co]):
     ) -> Outcome[T | U_co]:
         """Like `execute`, but return how the call ended as a value."""
         outcome: Outcome[Any] = await self._first.try_execute(func, *args, **kwargs)
-        return outcome if outcome.ok else await self._go_on(outcome, func, args, kwargs)
+        return outcome if outcome.ok else await self._go_on(outcome, func, _calling(args, kwargs))
+
+    def stream(
+        self, func: Callable[P, Streamable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> FallbackStream[T | U_co]:
+        """
+        Open a stream at the first provider, and at the others if need be: ``async with chain.stream(...) as items:``.
+
+        It goes on elsewhere only until the first item (or the first that ``commit`` says yes to) has come. What breaks
+        later is `StreamInterrupted`, as ever. A value or a function at the end of the chain stands for all the items:
+        it is, or returns, something to iterate over.
+
+        Raises:
+            TypeError: *func* is no function.
+        """
+        _check_function("stream()", func)
+        return FallbackStream(self, func, args, kwargs)
 
     def wrap(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T | U_co]]:
         """
@@ -249,9 +277,7 @@ class FallbackChain(Generic[U_co]):
 
         return protected
 
-    async def _go_on(
-        self, outcome: Outcome[Any], func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Outcome[Any]:
+    async def _go_on(self, outcome: Outcome[Any], func: Callable[..., Any], ask: _Ask) -> Outcome[Any]:
         """Ask the others, now that the first one has not answered."""
         tried = Tried(self._deadline)
         tried.add(self._steps[0], self._steps[0].provider, outcome)
@@ -263,13 +289,13 @@ class FallbackChain(Generic[U_co]):
             if not tried.last.pays_for(step.provider):
                 continue
             await tried.leave_for(step.provider.name)
-            outcome = await step.hasty.try_execute(step.func or func, *args, **kwargs)
+            outcome = await ask(step.hasty, step.func or func)
             if outcome.ok:
                 return outcome
             tried.add(step, step.provider, outcome)
         if len(self._steps) > 1 and (free := tried.soonest()) is not None:
             step = next(step for step in self._steps if step is free.place)
-            outcome = await step.provider.try_execute(step.func or func, *args, **kwargs)
+            outcome = await ask(step.provider, step.func or func)
             if outcome.ok:
                 return outcome
             tried.add(step, step.provider, outcome)
@@ -289,3 +315,74 @@ class FallbackChain(Generic[U_co]):
             return Outcome(None, raised)
         finally:
             del error, tried
+
+
+@final
+class FallbackStream(Generic[T_co]):
+    """An ``async with`` block around one stream of one of several providers. Made by `FallbackChain.stream`."""
+
+    __slots__ = ("_args", "_chain", "_func", "_given", "_kwargs", "_stream")
+
+    def __init__(
+        self, chain: FallbackChain[Any], func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._chain = chain
+        self._func = func
+        self._args = args
+        self._kwargs = kwargs
+        self._stream: Stream[Any] | None = None
+        self._given: AsyncIterator[Any] | None = None
+
+    async def __aenter__(self) -> AsyncIterator[T_co]:
+        outcome = await self._open(self._chain._first, self._func)
+        try:
+            if not outcome.ok:
+                outcome = await self._chain._go_on(outcome, self._func, self._open)
+            if outcome.error is not None:
+                raise outcome.error
+            if self._stream is None:
+                self._given = _items_of(outcome.value)
+                return self._given
+            return cast("AsyncIterator[T_co]", outcome.value)
+        finally:
+            del outcome  # its error holds this frame
+
+    async def _open(self, provider: ResilientProvider, func: Callable[..., Any]) -> Outcome[Any]:
+        stream: Stream[Any] = provider.stream(func, *self._args, **self._kwargs)
+        try:
+            items = await stream.__aenter__()
+        except Exception as error:
+            return Outcome(None, error)
+        self._stream = stream
+        return Outcome(items)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                await stream.__aexit__(kind, error, traceback)
+            else:
+                await dispose(self._given)
+        finally:
+            del error  # it holds this frame
+
+
+def _items_of(given: object) -> AsyncIterator[Any]:
+    """
+    Return what stands for the items of a stream, to be iterated over.
+
+    Raises:
+        TypeError: It cannot be.
+    """
+    if isinstance(given, AsyncIterable):
+        return aiter(given)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return _each(given)
+    raise TypeError(f"a stream's fallback is something to iterate over, such as a list of items, not {given!r}")
+
+
+async def _each(items: Iterable[object]) -> AsyncIterator[object]:
+    for item in items:
+        yield item
