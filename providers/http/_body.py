@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from providers.http._library import Body
+from providers.http._library import Body, Library
 
 
 class Covered:
@@ -22,14 +22,16 @@ class Covered:
         body: The body itself.
         hold: What is held until it ends.
         idle: How long a gap may last, in seconds; None leaves that to the client's own read timeout.
-        timed_out: Makes the error for a gap that was too long.
+        library: Whose body it is.
+        by_us: Whether we have to watch the gaps ourselves.
     """
 
-    def __init__(self, body: Body, hold: Any, idle: float | None, timed_out: type[Exception]) -> None:
+    def __init__(self, body: Body, hold: Any, idle: float | None, library: Library, *, by_us: bool) -> None:
         self._body = body
         self._hold = hold
         self._idle = idle
-        self._timed_out = timed_out
+        self._library = library
+        self._by_us = by_us and idle is not None
         self._parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -40,21 +42,23 @@ class Covered:
         parts = self._parts
         assert parts is not None  # noqa: S101 - nobody asks for a part but through __aiter__
         try:
-            part = await (parts.__anext__() if self._idle is None else self._in_time(parts, self._idle))
+            part = await (self._in_time(parts) if self._by_us else parts.__anext__())
         except StopAsyncIteration:
             self._end(None)
             raise
         except BaseException as error:
+            if self._idle is not None and isinstance(error, self._library.timeout):
+                error.add_note(f"resilience: nothing more of the body came for {self._idle:g} s (stream.idle)")
             self._end(error)
             raise
         if self._hold is not None:
             self._hold.renew()
         return part
 
-    async def _in_time(self, parts: AsyncIterator[bytes], idle: float) -> bytes:
-        with anyio.move_on_after(idle):
+    async def _in_time(self, parts: AsyncIterator[bytes]) -> bytes:
+        with anyio.move_on_after(self._idle):
             return await parts.__anext__()
-        raise self._timed_out(f"nothing more of the body came for {idle:g} s: the provider's stream.idle")
+        raise self._library.read_timeout("")
 
     def _end(self, error: BaseException | None) -> None:
         hold, self._hold = self._hold, None

@@ -47,6 +47,7 @@ class Transport(Protocol):
     """Who carries requests."""
 
     async def handle_async_request(self, request: Any, /) -> Any: ...
+    async def aclose(self) -> None: ...
     async def __aenter__(self) -> object: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
@@ -63,6 +64,8 @@ class Library:
         status_error: What `raise_for_status` raises, made from a text, a request and a response.
         transport_error: What its clients expect of a transport that fails.
         timeout: Likewise, of one that takes too long.
+        read_timeout: Likewise, of one that waits for the other side for too long.
+        pool: Its own transport, which reads the timeouts of a request as it goes.
         in_memory: A body that is already here.
         covered: A body that holds a permit, made from a body and a hold.
         joined: A body of which a part was read already, made from that part and the rest.
@@ -72,6 +75,8 @@ class Library:
     status_error: Any
     transport_error: type[Exception]
     timeout: type[Exception]
+    read_timeout: type[Exception]
+    pool: type[Any]
     in_memory: type[Any]
     covered: Callable[..., Any]
     joined: Callable[..., Any]

@@ -39,12 +39,14 @@ _RETRY_COUNT: Final = "x-stainless-retry-count"
 _FIRST_ERROR: Final = 400
 _BODILESS: Final = frozenset({204, 304})
 _MOST_HOSTS: Final = 1024
+_LOOKS: Final = 100  # after a failure so many requests are looked at for signs of an SDK's own retries
 
 # A client that waits for a connection of its own pool says nothing about the provider, and httpx's PoolTimeout tells
 # so. It has to come before our own timeout, which is evidence.
 _POOL_SHARE: Final = 0.9
 
-_ANSWER: Final = "__resilience_answer__"
+_ANSWER: Final = "__resilience_answer__"  # on an error: the response that it stands for
+_OPEN: Final = "__resilience_open__"  # on a request: responses that still have to be closed
 
 
 class _Views(NamedTuple):
@@ -83,6 +85,7 @@ class Protected:
     ) -> None:
         self._library = library
         self._inner = inner
+        self._native = isinstance(inner, library.pool)
         self._per_host = per_host
         self._registry = registry
         self._methods = _checked_methods(methods)
@@ -97,30 +100,51 @@ class Protected:
         self._views = self._views_of(self._handle)
         self._hosts: dict[str, _Views] = {}
         self._warned = False
+        self._suspicions = 0
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send *request* as one call of the provider, and return the answer, whatever its status."""
-        exchange = _Exchange(self, request)
-        answer: Response | None = None
+        extensions = request.extensions
+        settings = self._handle.settings
+        attempt, idle = settings.timeout.attempt, settings.stream.idle
+        timeouts = extensions.get("timeout", {})
+        pool, read = timeouts.get("pool"), timeouts.get("read")
+        if read is not None and idle is not None and read <= idle:
+            idle = None
+        scarce = attempt is not None and (pool is None or pool >= attempt)
+        if idle is not None or scarce:
+            # A copy, for inside only: the request stays as it was for whoever made it.
+            timeouts = {**timeouts, "pool": attempt * _POOL_SHARE} if attempt is not None and scarce else {**timeouts}
+            request.extensions = {**extensions, "timeout": timeouts}
         try:
-            hold = await self._view(request).hold(exchange.attempt)
-            answer = hold.value
-            self._cover(request, answer, hold)
-        except ResilienceError as error:
-            answer = _answer_in(error)
-            if answer is None:
+            hold = await self._view(request).hold(self._send, request)
+        except Exception as error:
+            refusal = await self._answer_for(request, error)
+            if refusal is not None:
+                return refusal
+            if isinstance(error, ResilienceError):
                 raise as_transport_error(error, self._library) from error.__cause__
-        except self._library.status_error as error:
-            answer = _answer_in(error)
-            if answer is None:
-                raise
+            raise
         finally:
-            await exchange.discard(answer)
+            request.extensions = extensions
+            if _OPEN in vars(request):
+                await _discard(request, None)
+        answer: Response = hold.value
+        if idle is not None:
+            timeouts["read"] = idle  # httpx looks at it again when the body is read
+        self._cover(request, answer, hold, idle)
+        return answer
+
+    async def _answer_for(self, request: Request, error: Exception) -> Response | None:
+        """Return the response that *error* stands for, if there is one."""
+        self._suspicions = _LOOKS
+        answer = _answer_in(error)
+        await _discard(request, answer)
         return answer
 
     async def aclose(self) -> None:
         """Close the transport inside."""
-        await self._inner.__aexit__(None, None, None)
+        await self._inner.aclose()
 
     async def __aenter__(self) -> Any:
         await self._inner.__aenter__()
@@ -138,8 +162,8 @@ class Protected:
 
     def _view(self, request: Request) -> ResilientProvider:
         views = self._views_for_host(request.url) if self._per_host else self._views
-        if not self._warned:
-            self._warn_of_retries(request)
+        if self._suspicions:
+            self._look_for_retries(request)
         again = self._may_be_repeated(request)
         given = request.extensions.get(_EXTENSION)
         if given is None:
@@ -177,9 +201,10 @@ class Protected:
             handle.with_options(idempotent=False, **self._options),
         )
 
-    def _warn_of_retries(self, request: Request) -> None:
-        count = request.headers.get(_RETRY_COUNT, "0")
-        if count != "0":
+    def _look_for_retries(self, request: Request) -> None:
+        """Warn of an SDK that sends again what has failed here. Reading headers is dear, so only after a failure."""
+        self._suspicions -= 1
+        if not self._warned and request.headers.get(_RETRY_COUNT, "0") != "0":
             self._warned = True
             _log.warning(
                 "%s: the SDK retries by itself, so that attempts multiply: give it max_retries=0",
@@ -196,61 +221,41 @@ class Protected:
         if self._deadline_header is not None and (deadline := resilience.deadline()) is not None:
             request.headers[self._deadline_header] = str(max(0, math.floor(deadline.remaining() * 1000)))
 
-    def _cover(self, request: Request, response: Response, hold: Any) -> None:
-        """Let the body hold what the attempt holds, if there is one to wait for."""
-        library = self._library
-        body = response.stream
-        empty = request.method == "HEAD" or response.status_code in _BODILESS
-        if empty or isinstance(body, library.in_memory):
-            hold.end(slow=hold.slow)
-        else:
-            response.stream = library.covered(body, hold, self._idle(request), library.timeout)
-
-    def _idle(self, request: Request) -> float | None:
-        """How long the body may pause, where the client's own read timeout would let it pause for longer."""
-        idle = self._handle.settings.stream.idle
-        read = request.extensions.get("timeout", {}).get("read")
-        return None if idle is None or (read is not None and read <= idle) else idle
-
-
-class _Exchange:
-    """One request, and what came of its attempts."""
-
-    __slots__ = ("_open", "_protected", "_request")
-
-    def __init__(self, protected: Protected, request: Request) -> None:
-        self._protected = protected
-        self._request = request
-        self._open: list[Response] = []
-
-    async def attempt(self) -> Response:
-        """Send the request once."""
-        if self._open:
-            await self.discard(None)  # its connection may be the one that this attempt needs
-        protected, request = self._protected, self._request
-        if protected._options:
-            protected._prepare(request)
-        response: Response = await protected._inner.handle_async_request(request)
+    async def _send(self, request: Request) -> Response:
+        if _OPEN in vars(request):
+            await _discard(request, None)  # its connection may be the one that this attempt needs
+        if self._options:
+            self._prepare(request)
+        response: Response = await self._inner.handle_async_request(request)
         if response.status_code < _FIRST_ERROR:
             return response
-        raise await self._refused(response)
+        raise await self._refused(request, response)
 
-    async def _refused(self, response: Response) -> Exception:
+    async def _refused(self, request: Request, response: Response) -> Exception:
         """Return an error that holds *response*, with as much of its body as it takes to judge it."""
-        library, request = self._protected._library, self._request
+        library = self._library
         judged = await read_ahead(response, library)
         if not isinstance(response.stream, library.in_memory):
-            self._open.append(response)
+            vars(request).setdefault(_OPEN, []).append(response)
         error: Exception = library.status_error(f"status {response.status_code}", request=request, response=judged)
         vars(error)[_ANSWER] = response
         return error
 
-    async def discard(self, answer: Response | None) -> None:
-        """Close the responses that nobody gets."""
-        while self._open:
-            response = self._open.pop()
-            if response is not answer:
-                await response.stream.aclose()
+    def _cover(self, request: Request, response: Response, hold: Any, idle: float | None) -> None:
+        """Let the body hold what the attempt holds, if there is one to wait for."""
+        body, library = response.stream, self._library
+        bodiless = response.status_code in _BODILESS or request.method == "HEAD"
+        if bodiless or isinstance(body, library.in_memory):
+            hold.end(slow=hold.slow)
+        else:
+            response.stream = library.covered(body, hold, idle, library, by_us=not self._native)
+
+
+async def _discard(request: Request, answer: Response | None) -> None:
+    """Close the responses of earlier attempts whose bodies were too long to be read ahead, but for the *answer*."""
+    for response in vars(request).pop(_OPEN, ()):
+        if response is not answer:
+            await response.stream.aclose()
 
 
 def endpoint_of(url: Url) -> str:
