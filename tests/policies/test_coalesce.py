@@ -507,6 +507,26 @@ class Figures(Exception):
         return type(self), (Array(),)
 
 
+class Forgetful(Exception):
+    """Pickles by its arguments alone, and loses what was hung on it."""
+
+    def __reduce__(self) -> Any:
+        return type(self), self.args
+
+
+class Disguised(Exception):
+    """Copies as something else."""
+
+    def __reduce__(self) -> Any:
+        return Plain, self.args
+
+
+def forgetful() -> Exception:
+    error = Forgetful("text")
+    error.request_id = "r-1"  # type: ignore[attr-defined]
+    return error
+
+
 def http_error() -> Exception:
     request = httpx.Request("GET", "http://s3.test")
     return httpx.HTTPStatusError("500", request=request, response=httpx.Response(500, request=request))
@@ -520,6 +540,8 @@ COPIED = [
     lambda: Frozen(code=3),
     lambda: Itself("itself"),
     lambda: Figures(Array()),
+    forgetful,
+    lambda: Disguised("text"),
     http_error,
     lambda: OSError(2, "No such file", "name"),
     lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
@@ -549,7 +571,12 @@ async def test_each_sharer_gets_an_error_of_its_own(make: Callable[[], Exception
 
 
 @pytest.mark.parametrize(
-    "name, make", [("figure", lambda: Slotted(7)), ("errno", lambda: OSError(2, "no")), ("name", COPIED[10])]
+    "name, make",
+    [
+        ("figure", lambda: Slotted(7)),
+        ("errno", lambda: OSError(2, "no")),
+        ("name", lambda: AttributeError("no", name="x")),
+    ],
 )
 async def test_what_an_error_keeps_outside_its_dict_is_there(name: str, make: Callable[[], Exception]) -> None:
     """Slots, and the fields of built-in errors."""
@@ -780,6 +807,30 @@ async def test_a_leader_that_is_closed_in_another_thread_hands_over() -> None:
         await anyio.wait_all_tasks_blocked()
         await anyio.to_thread.run_sync(leader.close)
     assert ends == ["answer 1"]
+    assert is_empty(coalescer)
+
+
+def test_a_leader_that_is_closed_in_another_loop_hands_over() -> None:
+    """The collector runs wherever memory is asked for, also while another loop is running in this thread."""
+    coalescer = Coalescer()
+    one, other = VirtualTimeLoop(), VirtualTimeLoop()
+
+    async def begin() -> tuple[Coroutine[Any, Any, object], asyncio.Task[object]]:
+        leader = by_hand(coalescer)
+        follower = asyncio.create_task(coalescer.call("k", Fetch()))
+        await anyio.wait_all_tasks_blocked()
+        return leader, follower
+
+    async def collect(leader: Coroutine[Any, Any, object]) -> None:
+        leader.close()
+
+    try:
+        leader, follower = one.run_until_complete(begin())
+        other.run_until_complete(collect(leader))
+        assert one.run_until_complete(follower) == "answer 1"
+    finally:
+        one.close()
+        other.close()
     assert is_empty(coalescer)
 
 
