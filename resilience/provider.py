@@ -312,7 +312,7 @@ class ResilientProvider(Handle):
         """Make a call of any kind; *leads*: it is the one that is made for all those of its key."""
         runtime = self._current()
         if not runtime.enabled:
-            return await func(*args, **kwargs)
+            return await runtime.disturbed(func)(*args, **kwargs)  # type: ignore[no-any-return]
         plan = self._plan()
         if plan.coalesce is not None and not leads:
             return await coalesced(runtime, plan, partial(self._look_closer, func, args, kwargs, leads=True))
@@ -328,7 +328,7 @@ class ResilientProvider(Handle):
     ) -> Hold[T]:
         runtime = self._current()
         if not runtime.enabled:
-            return Hold(await func(*args, **kwargs), None)
+            return Hold(await runtime.disturbed(func)(*args, **kwargs), None)
         call = Call(runtime, self._plan(), runtime.clock())
         if call.plan.hedge is not None:
             return Hold(*await hedged(call, func, args, kwargs, hold=True))

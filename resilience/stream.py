@@ -214,7 +214,8 @@ class Stream(Generic[T]):
         began = self._runtime.clock()
         source: Source[T] = Source()
         try:
-            await self._phase("connect", self._limits.connect, source.open(self._func, self._args, self._kwargs))
+            func = self._runtime.disturbed(self._func)
+            await self._phase("connect", self._limits.connect, source.open(func, self._args, self._kwargs))
             await self._phase("first_item", self._limits.first_item, source.read(self._commit))
             self._check_whole(source)
         except BaseException as error:

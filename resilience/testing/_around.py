@@ -204,8 +204,7 @@ class Items(AsyncIterator[_T]):
             self._left -= 1
             turn.record(turn.fault.kind)
             if turn.fault.kind is FaultKind.CUT:
-                if isinstance(self._iterator, AsyncGenerator):
-                    await dispose(self._iterator)  # one that raised by itself would be over, too
+                await self._end()  # one that raised by itself would be over, too
                 raise error_for(turn.fault, turn.call)
             await pause(turn.fault.lasts)
 
@@ -219,12 +218,22 @@ class Items(AsyncIterator[_T]):
     ) -> object:
         if hasattr(self._source, "__aexit__"):
             return await self._source.__aexit__(kind, error, traceback)
-        if hasattr(self._source, "aclose"):
-            await self._source.aclose()
+        await self.aclose()
         return None
 
+    async def aclose(self) -> None:
+        """Close the stream, as far as it can be closed."""
+        await self._end()
+        if hasattr(self._source, "aclose"):
+            await self._source.aclose()
+
+    async def _end(self) -> None:
+        self._over = True
+        if isinstance(self._iterator, AsyncGenerator):
+            await dispose(self._iterator)
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)  # among others `aclose`, `close`, `response`
+        return getattr(self._source, name)  # among others `close`, `response`
 
 
 class Context:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final
 
 from resilience.provider import ResilientProvider
+from resilience.stream import Stream
 from resilience.testing import _around
 from resilience.testing._schedule import Schedule, Script, Shares, Step, fault_of
 from resilience.testing.fault import Fault, FaultKind, MakeError, check_items, check_seconds
@@ -208,7 +208,12 @@ class Faults:
         if not isinstance(provider, ResilientProvider):
             raise TypeError(f"inject() takes a ResilientProvider or a name, not {type(provider).__name__}")
         runtime = provider._current()
-        layer = partial(_around.wrap, turn=self._turn)
+
+        def layer(func: Any) -> Any:
+            # A stream is opened by a function of its own, which asks for the layers around what the user gave it.
+            opens = isinstance(getattr(func, "__self__", None), Stream)
+            return func if opens else _around.wrap(func, self._turn)
+
         runtime.disturb((*runtime.chaos, layer))
         try:
             yield self

@@ -41,5 +41,3 @@ def test_the_examples_run(tmp_path: Path) -> None:
     assert done.stdout.count("FAILED") == 0
     tests = sum(source.count("def test_") for _, source in blocks)
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= tests
-
-

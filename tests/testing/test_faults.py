@@ -17,11 +17,14 @@ from resilience import (
     CircuitState,
     Delivery,
     FailureKind,
+    HedgeSettings,
     ProviderRegistry,
     ProviderSettings,
     ResilientProvider,
     RetrySettings,
     Settings,
+    StreamInterrupted,
+    StreamSettings,
     TimeoutSettings,
     classify,
 )
@@ -541,3 +544,61 @@ async def test_the_record_reads_well() -> None:
     with pytest.raises(InjectedStatus, match="status 429: injected into call 3"):
         await faults.wrap(Target())()
     assert repr(faults) == "<Faults [4 calls, injected: error: 2, rate_limit: 1]>"
+
+
+@asynchronous
+async def test_a_stream_of_a_provider_meets_the_faults() -> None:
+    """A stream that fails, or is cut, before its first item is opened anew; one that is cut later is interrupted."""
+    provider = registry().provider("openai")
+    items: list[int] = []
+    faults = Faults.script(["error", Fault("cut", after=0), Fault("cut", after=2)])
+    with faults.inject(provider), pytest.raises(StreamInterrupted):
+        async with provider.stream(count, 5) as stream:
+            async for item in stream:
+                items.append(item)  # noqa: PERF401 - what came before the end is the point
+    assert items == [0, 1]
+    assert faults.kinds == ["error", "cut", "cut"]
+
+
+@asynchronous
+async def test_a_stream_that_hangs_meets_the_limit_of_its_phase() -> None:
+    """A hang before the first item is interrupted by the limit for that, a stall after it by the idle limit."""
+    provider = registry(stream=StreamSettings(first_item=3, idle=7), retry=RetrySettings(max_attempts=1)).provider(
+        "openai"
+    )
+    with Faults.script(["hang", Fault("stall", after=1)]).inject(provider):
+        with pytest.raises(CallTimeout) as caught:
+            async with provider.stream(count, 5):
+                raise AssertionError("open")
+        assert (caught.value.scope, anyio.current_time()) == ("first_item", 3)
+        with pytest.raises(StreamInterrupted):
+            async with provider.stream(count, 5) as stream:
+                _ = [item async for item in stream]
+    assert anyio.current_time() == 10
+
+
+@asynchronous
+async def test_a_provider_that_is_switched_off_meets_them_too() -> None:
+    """Without any protection of ours the faults still strike, once a call."""
+    provider = registry(enabled=False).provider("openai")
+    target = Target()
+    with Faults.script(["error", "error", "ok"]).inject(provider):
+        assert not (await provider.try_execute(target)).ok
+        with pytest.raises(ConnectionResetError):
+            await provider.hold(target)
+        assert await provider.execute(target) == "answer"
+    assert target.reached == 1
+
+
+@asynchronous
+async def test_each_of_two_hedged_attempts_has_its_own_turn() -> None:
+    """An attempt that hangs is overtaken by the second one, which meets the next step."""
+    hedge = HedgeSettings(enabled=True, max_delay=2, max_extra_load=0.5, warm_up=1)
+    provider = (
+        registry(hedge=hedge, retry=RetrySettings(enabled=False)).provider("openai").with_options(idempotent=True)
+    )
+    for _ in range(20):
+        assert await provider.execute(Target()) == "answer"
+    with Faults.script(["hang", "ok"]).inject(provider) as faults:
+        assert await provider.execute(Target()) == "answer"
+    assert faults.calls == 2

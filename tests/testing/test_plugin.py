@@ -178,7 +178,7 @@ def test_a_stuck_test_fails_at_once_on_both_backends(tmp_path: Path) -> None:
 
 
 def test_the_plugin_alone_does_as_much(tmp_path: Path) -> None:
-    """With the plugin, a fixture for the backend is all that it takes; beside a conftest.py that does it, it is idle."""
+    """With the plugin, a fixture for the backend is all that it takes."""
     (tmp_path / "conftest.py").write_text(BACKENDS)
     (tmp_path / "test_stuck.py").write_text(STUCK)
     check_stuck(run(tmp_path, "-p", "anyio", "-p", "_resilience_pytestplugin"))
