@@ -10,19 +10,24 @@ import pytest
 
 from resilience import (
     BreakerSettings,
+    BulkheadFull,
+    BulkheadSettings,
     CallTimeout,
     CircuitOpen,
     CircuitState,
     Deadline,
     FailureKind,
+    HedgeSettings,
     ProviderError,
+    RateLimited,
+    RateLimitSettings,
     RetrySettings,
+    StreamInterrupted,
+    StreamSettings,
+    Usage,
     failure_of,
 )
-from resilience.errors import StreamInterrupted
 from resilience.events import AttemptTimedOut, CallFailed, CallRecovered
-from resilience.settings import StreamSettings
-from resilience.stream import Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -135,10 +140,8 @@ SHAPES = ("generator", "iterator", "openai", "anthropic", "awaited_manager")
 KINDS = ("generator", "iterator")  # on asyncio these two go different ways
 
 
-def stream(
-    provider: Any, func: Any, *args: Any, commit: Any = None, complete: Any = None, **kwargs: Any
-) -> Stream[Any]:
-    return Stream(provider, func, args, kwargs, commit=commit, complete=complete)
+def stream(provider: Any, func: Any, **options: Any) -> Any:
+    return (provider.with_options(**options) if options else provider).stream(func)
 
 
 async def all_of(provider: Any, func: Any, **options: Any) -> list[object]:
@@ -185,7 +188,7 @@ async def test_arguments(world) -> None:
         for number in range(first, limit):
             yield number + timeout
 
-    async with Stream(world.provider(), count, (1,), {"limit": 3, "timeout": 0.5}) as items:
+    async with world.provider().stream(count, 1, limit=3, timeout=0.5) as items:
         assert [item async for item in items] == [1.5, 2.5]
 
 
@@ -712,6 +715,55 @@ async def test_a_probe_that_is_left(world, kind: str) -> None:
     async with stream(provider, Feed(("a", "b"), shape=kind)) as items:
         await anext(items)
     assert (provider.breaker.state, provider.snapshot().breaker.probes) == (CircuitState.HALF_OPEN, 0)
+
+
+# -- what a stream holds -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_place_in_the_bulkhead(world, kind: str) -> None:
+    """A stream keeps its place until its block is left."""
+    provider = world.provider(bulkhead=BulkheadSettings(max_concurrent=1, max_wait=1))
+
+    async def crowded_out() -> None:
+        with pytest.raises(BulkheadFull):
+            await all_of(provider, Feed(("never",)))
+
+    async with stream(provider, Feed(("a", 5.0, "b"), shape=kind)) as items:
+        async for _ in items:
+            async with anyio.create_task_group() as others:
+                others.start_soon(crowded_out)
+    assert await all_of(provider, Feed(("b",), shape=kind)) == ["b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_settling_tokens(world, kind: str) -> None:
+    """What was reserved for a stream is settled with what it really used."""
+    provider = world.provider(rate_limit=RateLimitSettings(tokens_per_minute=100, max_wait=0))
+    greedy = provider.with_options(reserve=Usage(tokens=80))
+    async with stream(greedy, Feed(("a", "b"), shape=kind)) as items:
+        assert [item async for item in items] == ["a", "b"]
+        with pytest.raises(RateLimited):
+            await greedy.execute(world.script("too much"))
+        items.settle(Usage(tokens=10))
+        assert await greedy.execute(world.script("fits")) == "fits"
+
+
+async def test_a_hedged_stream(world) -> None:
+    """A stream whose first item is late gets a second attempt beside it; the one that loses is closed."""
+    hedge = HedgeSettings(enabled=True, warm_up=1, max_extra_load=0.1)
+    provider = world.provider(hedge=hedge, stream=StreamSettings(idle=None)).with_options(idempotent=True)
+    for _ in range(30):
+        assert await all_of(provider, Feed((0.1, "a"))) == ["a"]
+    feeds = [Feed((20.0, "late")), Feed((0.1, "a", 1.0, "b"))]
+    left = iter(feeds)
+    began = anyio.current_time()
+    async with stream(provider, lambda: next(left)()) as items:  # noqa: PLW0108 - another one each time
+        assert [item async for item in items] == ["a", "b"]
+        assert provider.snapshot().in_flight == 1
+    assert anyio.current_time() - began < 3
+    assert [(feed.opened, feed.closed) for feed in feeds] == [(1, 1), (1, 1)]
+    assert provider.snapshot().in_flight == 0
 
 
 # -- switched off ------------------------------------------------------------------------------------------------------

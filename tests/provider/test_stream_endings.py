@@ -25,10 +25,9 @@ from resilience import (
     ProviderSettings,
     RetrySettings,
     Settings,
+    StreamInterrupted,
+    StreamSettings,
 )
-from resilience.errors import StreamInterrupted
-from resilience.settings import StreamSettings
-from resilience.stream import Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -92,8 +91,8 @@ class Cursor:
         raise StopAsyncIteration
 
 
-def stream(provider: Any, func: Callable[..., Any], *args: Any, **options: Any) -> Stream[Any]:
-    return Stream(provider, func, args, {}, **options)
+def stream(provider: Any, func: Callable[..., Any], *args: Any) -> Any:
+    return provider.stream(func, *args)
 
 
 async def read(provider: Any, func: Callable[..., Any], *args: Any, pause: float = 0.0) -> list[object]:
