@@ -168,6 +168,7 @@ def test_a_probe_does_not_measure_the_queue_that_it_drains() -> None:
         limit.saw(second, successes=10, in_flight=5, latency=0.2)
     assert limit.allowed == 10
     limit.saw(second + 1, successes=10, in_flight=10, latency=0.4)
+    assert limit.allowed == 10
     limit.saw(second + 2, successes=10, in_flight=10, latency=0.3)
     assert (limit.allowed, limit.fastest) == (20, 0.3)
 
