@@ -103,12 +103,15 @@ class Race(Generic[T]):
     async def _run_both(
         self, first: Attempt[T], launch: Callable[[], Awaitable[Attempt[T] | None]], delay: float
     ) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._wait, launch, delay)
-            with self._scopes[FIRST]:
-                await self._take(FIRST, first)
-            if not self.launched:
-                self._scopes[SECOND].cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._wait, launch, delay)
+                with self._scopes[FIRST]:
+                    await self._take(FIRST, first)
+                if not self.launched:
+                    self._scopes[SECOND].cancel()
+        except BaseExceptionGroup as broken:  # only of scopes: an attempt has left one of its own open
+            raise broken.exceptions[0] from None
 
     async def _wait(self, launch: Callable[[], Awaitable[Attempt[T] | None]], delay: float) -> None:
         with self._scopes[SECOND]:

@@ -20,7 +20,7 @@ from resilience import ConfigurationError, RetrySettings, subscribe
 from resilience.events import EventBus, HedgeLaunched, HedgeWon
 from resilience.policies.hedge import Hedge, _start_anew_after_fork
 from resilience.settings import HedgeSettings
-from resilience.testing import EventRecorder
+from resilience.testing import EventRecorder, run
 
 EPOCH = 1_700_000_000.0
 HALF = HedgeSettings(enabled=True, max_extra_load=0.5, warm_up=1)
@@ -416,6 +416,22 @@ async def test_no_error_is_left_for_the_collector() -> None:
             assert [ref() for ref in left] == [None] * len(left)
     finally:
         gc.enable()
+
+
+def test_an_attempt_that_leaves_a_scope_open_is_told_so() -> None:
+    """What anyio has to say about it comes out in no group."""
+    calls: list[anyio.CancelScope] = []
+
+    async def leave_open() -> None:
+        calls.append(anyio.CancelScope())
+        await anyio.sleep(60 if len(calls) == 1 else 0.5)
+        calls[-1].__enter__()
+
+    async def call() -> None:
+        with pytest.raises(RuntimeError, match="cancel scope"):
+            await ready().call(leave_open)
+
+    run(call)
 
 
 # -- what is learnt ----------------------------------------------------------------------------------------------------
