@@ -66,6 +66,7 @@ class Attempted:
         "_delay",
         "_error",
         "_failure",
+        "_first",
         "_permit",
         "_task",
         "_tell",
@@ -96,6 +97,7 @@ class Attempted:
         self.lane = runtime.lane_for(plan, loop)
         self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
         self._began = began
+        self._first: float | None = None  # how long it took until it was held
         self._delay = 0.0
         self._charge: Charge | None = None
         self._error: BaseException | None = None
@@ -174,7 +176,9 @@ class Attempted:
     def hold(self) -> bool:
         """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
         self.runtime.held += 1
-        return self._slow(self._began, self.runtime.clock())
+        now = self.runtime.clock()
+        self._first = now - self._began
+        return self._slow(self._began, now)
 
     def renew(self) -> None:
         """Renew the lease of a probe that shows signs of life."""
@@ -219,7 +223,7 @@ class Attempted:
         else:
             turn.leave()
         if self.runtime.limits is not None:
-            self.runtime.limits.left(verdict, failure, now - self._began)
+            self.runtime.limits.left(verdict, failure, whole=now - self._began, first=self._first)
 
     def _slow(self, began: float, now: float) -> bool:
         return now - began >= self.plan.slow_after

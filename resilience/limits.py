@@ -25,26 +25,26 @@ from typing import Any, Final, Protocol, TypeAlias, final
 from resilience._core.bucket import Bucket
 from resilience._core.states import Period
 from resilience._core.words import Usage, Verdict
-from resilience.common import Tools
+from resilience.common import Common, Tools
 from resilience.errors import CallRejected
 from resilience.events import EventBus
-from resilience.failure import Failure, FailureKind
+from resilience.failure import Failure
 from resilience.lane import Lane
 from resilience.plan import Plan
+from resilience.policies._bulkhead import DROPS
 from resilience.policies.bulkhead import Bulkhead, BulkheadRefusal, Place
+from resilience.policies.cost import CostLimit, CostRefusal, Spending
 from resilience.policies.rate_limit import RateLimit, RateRefusal, Reservation
+from resilience.policies.throttle import Throttle, accepted
 from resilience.settings import ProviderSettings
-
-# What a provider answers when it has too much to do.
-_TOO_MUCH: Final = frozenset({FailureKind.RATE_LIMIT, FailureKind.OVERLOADED})
-_TOO_MUCH_STATUSES: Final = frozenset({429, 503, 529})
-
 
 Admit: TypeAlias = Callable[[Lane, float], Period | None]
 
 
 class Host(Protocol):
     """What limits know of their provider's runtime."""
+
+    common: Common
 
     @property
     def successes(self) -> int:
@@ -70,10 +70,12 @@ class Turn:
 
     def __init__(
         self,
+        money: Spending | None = None,
         quota: Reservation | None = None,
         place: Place | None = None,
         parting: Callable[[], None] | None = None,
     ) -> None:
+        self._money = money
         self._quota = quota
         self._place = place
         self._parting = parting
@@ -82,17 +84,20 @@ class Turn:
         """Take what was really used in place of what was reserved."""
         if self._quota is not None and usage.tokens is not None:
             self._quota.settle(tokens=usage.tokens)
+        if self._money is not None and usage.cost is not None:
+            self._money.settle(usage.cost)
 
     def refund(self) -> None:
         """Give everything back: the attempt never left, or surely never arrived."""
-        if self._quota is not None:
-            self._quota.refund()
+        for reservation in (self._quota, self._money):
+            if reservation is not None:
+                reservation.refund()
         self.leave()
 
     def leave(self) -> None:
         """Give the place to the next; what was used stays used."""
         place, parting = self._place, self._parting
-        self._quota = self._place = self._parting = None
+        self._money = self._quota = self._place = self._parting = None
         if parting is not None:
             parting()
         if place is not None:
@@ -116,16 +121,22 @@ class Limits:
         host: The provider's runtime.
     """
 
-    __slots__ = ("_bucket", "_host", "_learns", "_placed", "_seen", "admit", "bulkhead", "rate")
+    __slots__ = ("_bucket", "_clock", "_host", "_placed", "_seen", "admit", "bulkhead", "cost", "rate", "throttle")
 
     admit: Admit
     bulkhead: Bulkhead | None
+    cost: CostLimit | None
     rate: RateLimit | None
+    throttle: Throttle | None
 
     def __init__(self, name: str, settings: ProviderSettings, tools: Tools, bus: EventBus, host: Host) -> None:
         self._host = host
         common: dict[str, Any] = {"name": name, "clock": tools.clock, "wall_clock": tools.wall_clock, "bus": bus}
-        self.bulkhead = self.rate = None
+        self.throttle = self.cost = self.rate = self.bulkhead = None
+        if settings.throttle.limits:
+            self.throttle = Throttle(settings.throttle, rng=tools.rng, **common)
+        if settings.cost.limits:
+            self.cost = CostLimit(settings.cost, **common)
         if settings.rate_limit.limits:
             self.rate = RateLimit(settings.rate_limit, **common)
         if settings.bulkhead.limits:
@@ -134,12 +145,12 @@ class Limits:
             )
         self._bucket = self.rate.fast if self.rate is not None else None
         self.admit = _admission(self.bulkhead, self._bucket)
-        self._learns = settings.bulkhead.adaptive != "off"
+        self._clock = tools.clock
         self._placed: set[object] = set()
         self._seen = 0
 
-    def _all(self) -> list[Bulkhead | RateLimit]:
-        every = (self.rate, self.bulkhead)
+    def _all(self) -> list[Bulkhead | CostLimit | RateLimit | Throttle]:
+        every = (self.throttle, self.cost, self.rate, self.bulkhead)
         return [limit for limit in every if limit is not None]
 
     def share(self, lock: AbstractContextManager[Any]) -> None:
@@ -164,7 +175,8 @@ class Limits:
             settings = bulkhead.settings
             if bulkhead.waiting or settings.mode != "enforce" or settings.adaptive == "vegas":
                 return False
-        return rate is None or self._bucket is not None
+        held_back = self.throttle is not None and self.throttle.active
+        return self.cost is None and not held_back and (rate is None or self._bucket is not None)
 
     def _uncounted(self) -> int:
         return sum(lane.uncounted for lane in self._host.each_lane())
@@ -173,19 +185,22 @@ class Limits:
 
     def try_enter(self, plan: Plan, task: object) -> Turn | CallRejected | None:
         """Take a turn at once, or say why there will be none; None if `enter` has to find out."""
-        self._learn(None)
-        quota: Reservation | None = None
+        if self.throttle is not None and (held_back := self.throttle.try_admit(plan.priority)) is not None:
+            return self.throttle.refused(held_back)
+        money: Spending | None = None
+        quota: Reservation | RateRefusal | None = None
+        if self.cost is not None:
+            reserved = self.cost.try_reserve(plan.reserve.cost)
+            if isinstance(reserved, CostRefusal):
+                return self.cost.refused(reserved)
+            money = reserved
         if self.rate is not None:
-            answer = self.rate.try_acquire(tokens=plan.reserve.tokens)
-            if isinstance(answer, RateRefusal):
-                return None
-            quota = answer
-        place = self._try_place(plan, task)
-        if not isinstance(place, BulkheadRefusal):
-            return self._turn(quota, place, task)
-        if quota is not None:
-            quota.refund()
-        return None
+            quota = self.rate.try_acquire(tokens=plan.reserve.tokens)
+        place = self._try_place(plan, task) if not isinstance(quota, RateRefusal) else None
+        if isinstance(quota, RateRefusal) or isinstance(place, BulkheadRefusal):
+            Turn(money, quota if isinstance(quota, Reservation) else None).refund()
+            return None
+        return self._turn(money, quota, place, task)
 
     async def enter(self, plan: Plan, task: object, patience: float) -> Turn:
         """
@@ -194,21 +209,20 @@ class Limits:
         Raises:
             CallRejected: There was none.
         """
-        quota: Reservation | None = None
-        if self.rate is not None:
-            wait = min(patience, self.rate.settings.max_wait)
-            quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
+        self._learn()  # what succeeded on the fast path may have raised the limit
+        money = self.cost.reserve(plan.reserve.cost) if self.cost is not None else None
+        quota, place = None, None
         try:
-            place = self._try_place(plan, task)
-            if isinstance(place, BulkheadRefusal) and self.bulkhead is not None:
+            if self.rate is not None:
+                wait = min(patience, self.rate.settings.max_wait)
+                quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
+            if self.bulkhead is not None and not self._has_place(task):
                 wait = min(patience, self.bulkhead.settings.max_wait)
                 place = await self.bulkhead.acquire(priority=plan.priority, max_wait=wait)
         except BaseException:
-            if quota is not None:
-                quota.refund()
+            Turn(money, quota).refund()
             raise
-        assert not isinstance(place, BulkheadRefusal)  # noqa: S101 - whoever refuses is a bulkhead
-        return self._turn(quota, place, task)
+        return self._turn(money, quota, place, task)
 
     def _try_place(self, plan: Plan, task: object) -> Place | BulkheadRefusal | None:
         """Return a place, None where none is needed."""
@@ -219,38 +233,71 @@ class Limits:
     def _has_place(self, task: object) -> bool:
         return task in self._placed or any(task in lane.live for lane in self._host.each_lane())
 
-    def _turn(self, quota: Reservation | None, place: Place | None, task: object) -> Turn:
+    def _turn(self, money: Spending | None, quota: Reservation | None, place: Place | None, task: object) -> Turn:
         if place is None:
-            return Turn(quota)
+            return Turn(money, quota)
         self._placed.add(task)
-        return Turn(quota, place, lambda: self._placed.discard(task))
+        return Turn(money, quota, place, lambda: self._placed.discard(task))
+
+    def outlook(self, plan: Plan) -> BulkheadRefusal | RateRefusal | None:
+        """Return why a call under *plan* would be refused at this moment; takes nothing."""
+        refusal = self.rate.outlook(tokens=plan.reserve.tokens) if self.rate is not None else None
+        if refusal is None and self.bulkhead is not None:
+            return self.bulkhead.outlook(priority=plan.priority)
+        return refusal
 
     # -- giving it back --------------------------------------------------------------------------------------------
 
-    def left(self, verdict: Verdict, failure: Failure | None = None, latency: float | None = None) -> None:
+    def left(
+        self,
+        verdict: Verdict,
+        failure: Failure | None = None,
+        *,
+        whole: float | None = None,
+        first: float | None = None,
+    ) -> None:
         """
         An attempt is over, and what it has taken given back.
 
         Args:
             verdict: What it says about the provider.
             failure: Why it failed, if it did.
-            latency: How long it took, in seconds, if that tells how busy the provider is.
+            whole: How long it took, in seconds, where that is known.
+            first: How long it took until it was held open: for a stream, until its first item.
         """
-        if self._learns and verdict is not Verdict.IGNORED:
+        bulkhead, throttle = self.bulkhead, self.throttle
+        if throttle is not None or (bulkhead is not None and bulkhead.settings.adaptive != "off"):
+            latency = None
+            if bulkhead is not None and verdict is Verdict.SUCCESS:
+                # A stream is as long as it is: how long says nothing about how busy its provider is.
+                latency = first if bulkhead.settings.latency == "first_item" else whole if first is None else None
             self._learn(failure, latency)
-        if self.bulkhead is not None and self.bulkhead.waiting:
-            self.bulkhead.freed()
+        if bulkhead is not None and bulkhead.waiting:
+            bulkhead.freed()
 
-    def _learn(self, failure: Failure | None, latency: float | None = None) -> None:
-        """Tell those limits that adapt themselves what has become of attempts since the last time."""
-        bulkhead, host = self.bulkhead, self._host
-        if not self._learns or bulkhead is None:
-            return
-        with bulkhead.lock:
+    def _learn(self, failure: Failure | None = None, latency: float | None = None) -> None:
+        """Tell those limits that learn what has become of attempts since the last time, those on the fast path too."""
+        host, now = self._host, self._clock()
+        with host.common.lock:
             host.absorb()
             successes, self._seen = host.successes - self._seen, host.successes
-        dropped = failure is not None and (failure.kind is FailureKind.TIMEOUT or _has_too_much(failure))
-        bulkhead.saw(bulkhead._clock(), successes=successes, drops=int(dropped), latency=latency)
+        if self.bulkhead is not None:
+            dropped = failure is not None and failure.kind in DROPS
+            self.bulkhead.saw(now, successes=successes, drops=int(dropped), latency=latency)
+        if self.throttle is not None:
+            self._count_accepted(self.throttle, successes, failure, now)
+
+    def _count_accepted(self, throttle: Throttle, successes: int, failure: Failure | None, now: float) -> None:
+        was_active = throttle.active
+        if successes:
+            throttle.record(True, successes, now=now)
+        if failure is not None and failure.verdict is not Verdict.SUCCESS:  # those are among the successes
+            taken = accepted(failure)
+            if taken is not None:
+                throttle.record(taken, now=now)
+        if throttle.active is not was_active:
+            with throttle.lock:
+                self._host.refresh()
 
 
 def _admission(bulkhead: Bulkhead | None, bucket: Bucket | None) -> Admit:
@@ -301,7 +348,3 @@ def _by_both(bulkhead: Bulkhead, bucket: Bucket) -> Admit:
         return lane.passage
 
     return admit
-
-
-def _has_too_much(failure: Failure) -> bool:
-    return failure.kind in _TOO_MUCH or failure.status in _TOO_MUCH_STATUSES

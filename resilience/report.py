@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from resilience._core.states import CircuitState
 from resilience._core.words import Reason, many
 from resilience.plan import Plan
+from resilience.policies.bulkhead import BulkheadSnapshot
 from resilience.policies.circuit_breaker import CircuitBreakerSnapshot
+from resilience.policies.coalesce import CoalescerSnapshot
+from resilience.policies.cost import CostLimitSnapshot
+from resilience.policies.hedge import HedgeSnapshot
+from resilience.policies.rate_limit import RateLimitSnapshot, RateRefusal
+from resilience.policies.throttle import ThrottleSnapshot
 from resilience.runtime import ProviderRuntime
 
 
@@ -30,6 +37,13 @@ class ProviderSnapshot:
         exhausted: Calls that gave up although their last error was worth a retry.
         timeouts: Attempts that our own deadline interrupted.
         rejected: Calls refused before they left.
+        waiting: Callers that wait in any way, asleep in back-off included.
+        rate_limit: Its rate limit; None if it has none.
+        bulkhead: Its bulkhead; None if it has none.
+        throttle: Its throttle; None if it has none.
+        cost: Its cost limit; None if it has none.
+        hedges: Its hedges, by operation.
+        coalescing: Its calls that are made once for several; None if there were none yet.
     """
 
     provider: str
@@ -43,6 +57,13 @@ class ProviderSnapshot:
     exhausted: int
     timeouts: int
     rejected: int
+    waiting: int
+    rate_limit: RateLimitSnapshot | None
+    bulkhead: BulkheadSnapshot | None
+    throttle: ThrottleSnapshot | None
+    cost: CostLimitSnapshot | None
+    hedges: Mapping[str, HedgeSnapshot]
+    coalescing: CoalescerSnapshot | None
 
 
 @final
@@ -85,7 +106,19 @@ def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
         exhausted=counts.exhausted,
         timeouts=counts.timeouts,
         rejected=counts.rejected,
+        waiting=len(runtime.waiting),
+        rate_limit=_look(runtime, "rate"),
+        bulkhead=_look(runtime, "bulkhead"),
+        throttle=_look(runtime, "throttle"),
+        cost=_look(runtime, "cost"),
+        hedges={operation: hedge.snapshot() for operation, hedge in list(runtime.hedges.items())},
+        coalescing=runtime.coalescer.snapshot() if runtime.coalescer is not None else None,
     )
+
+
+def _look(runtime: ProviderRuntime, limit: str) -> Any:
+    found = getattr(runtime.limits, limit, None)
+    return found.snapshot() if found is not None else None
 
 
 def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
@@ -109,6 +142,10 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
     if left > longest:
         text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
+    if runtime.limits is not None and (full := runtime.limits.outlook(plan)) is not None:
+        after = full.retry_after if isinstance(full, RateRefusal) else None
+        text = f"refuses: {full.reason}, {full}"
+        return Explanation(admitted=False, reason=full.reason, retry_after=after, state=state, text=text)
     text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan, now)
     return Explanation(admitted=True, reason=None, retry_after=left or None, state=state, text=text)
 

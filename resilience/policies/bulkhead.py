@@ -193,6 +193,14 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
             told = self._settle()
         self._tell(told)
 
+    def outlook(self, *, priority: Priority = Priority.DEFAULT) -> BulkheadRefusal | None:
+        """Return why `acquire` would refuse a call at this moment, None if it would not; takes nothing."""
+        with self.lock:
+            if self.settings.mode != "enforce" or self._has_room(priority):
+                return None
+            reason = self.line.refuses(priority)
+            return self._refusal(reason) if reason is not None else None
+
     def refused(self, refusal: BulkheadRefusal) -> BulkheadFull:
         """Return the exception that tells of *refusal*."""
         return BulkheadFull(self.name, refusal.reason, None, refusal)

@@ -195,6 +195,19 @@ class RateLimit:
             answer = await self._wait_in_line(Place(*needed, priority, self._clock() + patience))
         return answer
 
+    def outlook(self, *, tokens: float | None = None, requests: float = 1) -> RateRefusal | None:
+        """Return why `acquire` would refuse a call at this moment, None if it would not; takes nothing."""
+        needed = self._needed(requests, tokens)
+        if self.settings.mode != "enforce":
+            return None
+        with self.lock:
+            now = self._clock()
+            if not len(self._line) and not self._buckets.wait(now, *needed):
+                return None
+            refusal = self._line.refusal(now, *needed)
+        wait = refusal.retry_after
+        return refusal if wait is None or wait > self.settings.max_wait + _SLACK else None
+
     def refused(self, refusal: RateRefusal) -> RateLimited:
         """Return the exception that tells of *refusal*."""
         return RateLimited(self.name, refusal.reason, refusal.retry_after, refusal)
