@@ -86,9 +86,7 @@ class Race(Generic[T]):
             await self._run_both(first, launch, delay)
         if isinstance(self.errors[FIRST], Exception) and not self.launched:
             await self._take_second(launch)
-        for error in self.errors:
-            if error is not None and not isinstance(error, Exception):
-                raise error
+        self._raise_exit()
 
     async def abandon(self) -> None:
         """Close what the winner returned: the caller has gone while the loser was being waited for."""
@@ -99,6 +97,11 @@ class Race(Generic[T]):
         """Let no second attempt start, or end it: there is nothing left to win, whatever it returns."""
         self._over = True
         self._scopes[SECOND].cancel()
+
+    def _raise_exit(self) -> None:
+        for error in self.errors:
+            if error is not None and not isinstance(error, Exception):
+                raise error
 
     async def _run_both(
         self, first: Attempt[T], launch: Callable[[], Awaitable[Attempt[T] | None]], delay: float
