@@ -95,7 +95,7 @@ async def provider(world: Any) -> ResilientProvider:
 
 
 def batch(provider: ResilientProvider, func: Any, items: Any, **options: Any) -> Batch[Any]:
-    return Batch(provider.try_execute, func, items, name=provider.name, **options)
+    return provider.map(func, items, **options)
 
 
 def values(outcomes: list[Outcome[Any]]) -> list[object]:

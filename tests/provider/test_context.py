@@ -8,6 +8,7 @@ import math
 import uuid
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from resilience.context import (
     leave,
     make_key,
     timeout_header,
+    within,
 )
 
 
@@ -161,6 +163,33 @@ async def test_a_background_task_does_not_outlive_its_call_as_part_of_it() -> No
         await anyio.wait_all_tasks_blocked()
         leave(outer)
     assert seen == ["inner", "outer"]
+
+
+@pytest.mark.anyio
+async def test_a_function_within_a_context_reads_it_on_each_call() -> None:
+    """However it ends; whoever awaits it reads nothing before and afterwards."""
+    seen: list[str | None] = []
+
+    async def send(name: str, *, fail: bool = False) -> str:
+        seen.append(idempotency_key())
+        await anyio.lowlevel.checkpoint()
+        seen.append(idempotency_key())
+        if fail:
+            raise KeyError(name)
+        return name
+
+    told = within(CallContext(key="k"), send)
+    assert await told("a") == "a"
+    assert idempotency_key() is None
+    with pytest.raises(KeyError, match="b"):
+        await told("b", fail=True)
+    assert idempotency_key() is None
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await told("c")
+    assert scope.cancelled_caught
+    assert idempotency_key() is None
+    assert seen == ["k"] * 5
 
 
 @pytest.mark.anyio
