@@ -93,7 +93,7 @@ def virtual_time(request: pytest.FixtureRequest) -> VirtualClock:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Take those tests over that asked for virtual time, whichever plugin would have run them."""
-    if isinstance(item, pytest.Function) and _TIME in item.fixturenames and inspect.iscoroutinefunction(item.function):
+    if isinstance(item, pytest.Function) and _TIME in item.fixturenames and inspect.iscoroutinefunction(item.obj):
         item.runtest = partial(_run, item)  # type: ignore[method-assign]
 
 

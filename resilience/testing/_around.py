@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
@@ -169,7 +169,7 @@ class Items(AsyncIterator[_T]):
     """
 
     def __init__(self, source: AsyncIterable[_T], turn: Turn, *, begins: bool = False) -> None:
-        self._source = source
+        self._source: Any = source
         self._iterator: AsyncIterator[_T] | None = None
         self._turn = turn
         self._waits = begins
@@ -229,8 +229,9 @@ class Items(AsyncIterator[_T]):
 
     async def _end(self) -> None:
         self._over = True
-        if isinstance(self._iterator, AsyncGenerator):
-            await dispose(self._iterator)
+        iterator: object = self._iterator
+        if inspect.isasyncgen(iterator):
+            await dispose(iterator)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)  # among others `close`, `response`

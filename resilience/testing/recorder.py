@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 import anyio
 
@@ -156,7 +156,7 @@ class EventRecorder:
 
     def __contains__(self, thing: Any) -> bool:
         """Whether an event, or one of a kind, was recorded: ``CallRecovered in events``."""
-        return bool(self.of(thing)) if isinstance(thing, type) else thing in self.events
+        return bool(self.of(cast("type[Event]", thing))) if isinstance(thing, type) else thing in self.events
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}: {count}" for name, count in Counter(self.kinds).items())
