@@ -8,13 +8,14 @@ end with the request that started it, nor repeat its key.
 
 from __future__ import annotations
 
+import inspect
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, final
+from typing import ParamSpec, TypeVar, final
 
 from resilience.errors import ConfigurationError
 
@@ -127,17 +128,30 @@ def leave(entered: Entered) -> None:
         _current.reset(entered.token)
 
 
-def within(context: CallContext, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def within(context: CallContext, func: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Return *func* so that the code inside it can read *context*."""
 
-    async def telling(*args: P.args, **kwargs: P.kwargs) -> T:
+    # What cannot be awaited comes back as it is, so that the error arises where the caller awaits and can explain it.
+    def telling(*args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         entered = enter(context)
         try:
-            return await func(*args, **kwargs)
-        finally:
+            awaitable = func(*args, **kwargs)
+        except BaseException:
             leave(entered)
+            raise
+        if inspect.isawaitable(awaitable):
+            return _left_after(entered, awaitable)
+        leave(entered)
+        return awaitable
 
     return telling
+
+
+async def _left_after(entered: Entered, awaitable: Awaitable[T]) -> T:
+    try:
+        return await awaitable
+    finally:
+        leave(entered)
 
 
 def _earlier(one: RemainingTime | None, other: RemainingTime | None) -> RemainingTime | None:

@@ -192,6 +192,15 @@ async def test_a_function_within_a_context_reads_it_on_each_call() -> None:
     assert seen == ["k"] * 5
 
 
+def test_a_slip_within_a_context_stays_one() -> None:
+    """What a synchronous function returns comes back as it is, what it raises is raised, and the context is over."""
+    assert within(CallContext(key="k"), idempotency_key)() == "k"  # type: ignore[arg-type]
+    assert idempotency_key() is None
+    with pytest.raises(ZeroDivisionError):
+        within(CallContext(key="k"), lambda: 1 / 0)()  # type: ignore[arg-type, return-value]
+    assert idempotency_key() is None
+
+
 @pytest.mark.anyio
 async def test_concurrent_calls_do_not_see_each_other() -> None:
     """Each task reads its own."""
