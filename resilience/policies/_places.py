@@ -76,6 +76,7 @@ class Places(ABC):
         "_elsewhere",
         "_news",
         "_over",
+        "_shadow",
         "granted",
         "limit",
         "line",
@@ -96,8 +97,9 @@ class Places(ABC):
     _crowd: bool  # whether somebody waited, as far as the others know
     _crowded: Callable[[], None]
     _elsewhere: Callable[[], int]
-    _news: list[Callable[[float], Event]]  # what to tell, once the lock is left
+    _news: tuple[Callable[[float], Event], ...]  # what to tell, once the lock is left
     _over: int  # calls that run although no place was free, in shadow mode
+    _shadow: bool
 
     @abstractmethod
     def leave(self, place: Place) -> None:
@@ -113,9 +115,13 @@ class Places(ABC):
         """How many attempts run."""
         return self.granted + self._over + self._elsewhere()
 
+    def _has_room(self, priority: Priority) -> bool:
+        """Whether a newcomer of *priority* gets a place at once."""
+        return self.granted + self._elsewhere() < self.limit and not self.line.blocks(priority)
+
     def _take(self, priority: Priority, now: float | None) -> Place | None:
         """Return a place that can be had at once; in shadow mode there always is one."""
-        if self.granted + self._elsewhere() < self.limit and not self.line.blocks(priority):
+        if self._has_room(priority):
             self.granted += 1
             return Place(self, self.line, State.TAKEN)
         if not self._shadow:
@@ -148,7 +154,7 @@ class Places(ABC):
 
     def _hand_on(self) -> None:
         """Give what is free to those who wait, in their order."""
-        while self.granted + self._elsewhere() < self.limit and (place := self._next()) is not None:
+        while len(self.line) and self.granted + self._elsewhere() < self.limit and (place := self._next()) is not None:
             if place.waiter is None:
                 self._over -= 1
             elif not place.waiter.wake():  # its loop is gone
@@ -158,8 +164,6 @@ class Places(ABC):
             self.granted += 1
 
     def _next(self) -> Place | None:
-        if not len(self.line):
-            return None
         now = self._clock()
         self._give_up_shadows(now)
         spot = self.line.pop(now)
@@ -175,20 +179,16 @@ class Places(ABC):
     def _refusal(self, reason: Reason, waited: float = 0.0) -> BulkheadRefusal:
         return BulkheadRefusal(reason, self.in_use, self.limit, len(self.line), self.line.size, waited)
 
-    def _settle(self) -> list[Callable[[float], Event]]:
+    def _settle(self) -> tuple[Callable[[float], Event], ...]:
         """Let the others know whether somebody waits, and collect what is to be told."""
         crowd = len(self.line) > 0
         if crowd is not self._crowd:
             self._crowd = crowd
             self._crowded()
-        news, self._news = self._news, []
+        news, self._news = self._news, ()
         return news
 
     # -- shadow mode: the line holds calls that run all the same, for as long as they would have waited --------------
-
-    @property
-    def _shadow(self) -> bool:
-        return self.settings.mode == "shadow"
 
     def _take_shadow(self, priority: Priority, now: float) -> Place:
         self._give_up_shadows(now)
@@ -208,4 +208,4 @@ class Places(ABC):
 
     def _spare(self, reason: Reason) -> None:
         name = self.name
-        self._news.append(lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason))
+        self._news += (lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason),)

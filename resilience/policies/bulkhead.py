@@ -31,6 +31,7 @@ from resilience.policies._places import Place as Place
 from resilience.policies._places import Places, State
 from resilience.policies._waiter import Waiter
 from resilience.settings import BulkheadSettings
+from resilience.settings._types import FrozenDict
 
 
 def _none() -> int:
@@ -98,6 +99,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         self._clock = clock
         self._wall_clock = wall_clock
         self._rng = rng if rng is not None else random.Random()
+        self._shadow = self.settings.mode == "shadow"
         self._elsewhere = elsewhere
         self._crowded = crowded
         self.start_anew()
@@ -113,7 +115,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         self._adaptive = adaptive_limit(settings, self._rng)
         self._over = 0
         self._crowd = False
-        self._news = []
+        self._news = ()
         self._entered = {}
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
                 in_use=self.in_use,
                 waiting=self.waiting,
                 max_queue=self.line.size,
-                by_priority={priority.value: self.line.waiting(priority) for priority in Priority},
+                by_priority=FrozenDict({priority.value: self.line.waiting(priority) for priority in Priority}),
                 overloaded=self.line.overloaded(self._clock()),
                 adaptive=self._adaptive.limit if self._adaptive is not None else None,
             )
@@ -241,14 +243,16 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         before, self.limit = self.limit, limit
         if before != limit:
             name = self.name
-            self._news.append(
-                lambda time_: ConcurrencyLimitChanged(provider=name, time=time_, before=before, after=limit, reason=why)
+            self._news += (
+                lambda time_: ConcurrencyLimitChanged(
+                    provider=name, time=time_, before=before, after=limit, reason=why
+                ),
             )
             self._hand_on()
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, news: list[Callable[[float], Event]]) -> None:
+    def _tell(self, news: tuple[Callable[[float], Event], ...]) -> None:
         """Tell the listeners, after the lock was left: they may read snapshots and may call back."""
         if news:
             time_ = self._wall_clock()

@@ -651,6 +651,30 @@ async def test_listeners_may_ask_the_bulkhead() -> None:
         assert [snapshot.in_use for snapshot in seen] == [2]
 
 
+@pytest.mark.anyio
+async def test_an_outlook_takes_nothing() -> None:
+    """It says why a call would be refused, and not that it would wait."""
+    bulkhead = make(1, max_queue=2)
+    assert bulkhead.outlook() is None
+    async with anyio.create_task_group() as group:
+        crowd = Crowd(bulkhead, group)
+        await crowd.join("a", "b")
+        assert bulkhead.outlook() is None
+        shed = bulkhead.outlook(priority=SHEDDABLE)
+        assert shed is not None
+        assert shed.reason is Reason.SHED
+        await crowd.join("c")
+        full = bulkhead.outlook()
+        assert full is not None
+        assert str(full) == "1 of 1 places taken, 2 of 2 waiting"
+        assert bulkhead.outlook(priority=CRITICAL) is None  # it would displace somebody
+        await crowd.leave("a", "b", "c")
+    assert bulkhead.outlook() is None
+    shadow = make(1, max_queue=0, mode="shadow")
+    with placed(shadow), placed(shadow):
+        assert shadow.outlook() is None
+
+
 # -- looking at it -----------------------------------------------------------------------------------------------------
 
 
