@@ -13,7 +13,7 @@ price, adds up to no more than *limit*, unless something turned out dearer than 
 booked when it becomes known, and nothing more is let through until there is room. The price of bounded memory is paid
 on the safe side: money leaves up to a sixtieth of the window late, never early.
 
-Amounts are counted in whole billionths, rounded up, so that no sum ever drifts.
+Amounts, the limit too, are counted in whole billionths, rounded up, so that no sum ever drifts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ import pickle
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import inf, nan
+from random import Random
 from typing import Any
 
 import anyio
@@ -22,7 +24,7 @@ from resilience.events import CallWouldBeRejected, RateLimitTightened
 from resilience.policies import rate_limit as module
 from resilience.policies.rate_limit import RateLimit, RateRefusal, Reservation
 from resilience.settings import BreakerSettings, RateLimitSettings
-from resilience.testing import EventRecorder
+from resilience.testing import EventRecorder, no_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -247,6 +249,39 @@ async def test_a_head_that_is_sent_away_lets_the_next_one_be_head() -> None:
     assert is_clean(limit)
 
 
+async def test_the_outlook_takes_nothing() -> None:
+    """It says in advance what `acquire` would refuse, and nothing about what it would let wait."""
+    limit = limit_of(max_wait=0.15)
+    for _ in range(3):
+        assert limit.outlook() is None
+        await limit.acquire()
+    assert limit.outlook() is None  # a tenth of a second is worth the wait
+    async with anyio.create_task_group() as group:
+        group.start_soon(limit.acquire)
+        await turns()
+        refusal = limit.outlook()
+        assert refusal is not None
+        assert (refusal.reason, refusal.retry_after) == (Reason.RATE_LIMITED, pytest.approx(0.2))
+    never = limit.outlook(requests=4)
+    assert never is not None
+    assert never.reason is Reason.RATE_OVERSIZED
+    assert limit_of(mode="shadow").outlook(requests=4) is None
+    assert limit.snapshot().rejected == 0
+
+
+async def test_waits_can_be_skipped() -> None:
+    """In a user's test suite: what would be there after the wait is handed out at once; refusals stay refusals."""
+    limit, start = limit_of(max_wait=0.35), anyio.current_time()
+    with no_waits():
+        assert [at for _, at in await crowd(limit, 6)] == [0] * 6
+        with pytest.raises(RateLimited):
+            await limit.acquire()
+    assert anyio.current_time() == start
+    await anyio.sleep(0.4)
+    await limit.acquire(max_wait=0)
+    assert is_clean(limit)
+
+
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 CALLERS = 6
@@ -301,6 +336,45 @@ async def test_all_give_up_at_once(later: int) -> None:
         group.cancel_scope.cancel()
     assert is_clean(limit)
     assert limit.snapshot().windows[0].remaining == 3 - len(passed)
+
+
+async def play(rng: Random) -> None:
+    """Let many callers do anything: wait, give up, be refused, refund, settle."""
+    limit = RateLimit(
+        RateLimitSettings(
+            requests_per_second=rng.choice([1, 5, 20]),
+            burst=rng.choice([1, 2, 5]),
+            tokens_per_minute=rng.choice([None, 600, 6_000]),
+            max_wait=rng.choice([1, 5, 100]),
+            max_queue=rng.choice([1, 3, 100]),
+        ),
+        clock=anyio.current_time,
+    )
+    came, passed = list[int](), list[int]()
+
+    async def one(number: int) -> None:
+        await anyio.sleep(rng.choice([0, 0, 0.5, 1, 1.5, rng.random() * 4]))
+        with anyio.move_on_after(rng.choice([inf, inf, 0, 0.5, 1, 2, rng.random() * 5])), suppress(RateLimited):
+            came.append(number)
+            reservation = await limit.acquire(tokens=rng.choice([0, 1, 50, 300]), priority=rng.choice([*Priority]))
+            passed.append(number)
+            await anyio.sleep(rng.choice([0, rng.random() * 3]))
+            rng.choice(
+                [reservation.refund, reservation.settle, lambda: reservation.settle(tokens=rng.randrange(600))]
+            )()
+
+    async with anyio.create_task_group() as group:
+        for number in range(rng.randint(1, 25)):
+            group.start_soon(one, number)
+    places = [came.index(number) for number in passed]
+    assert places == sorted(places)
+    assert is_clean(limit)
+
+
+async def test_whatever_callers_do_order_is_kept_and_nobody_is_stuck() -> None:
+    """A hundred random programs; a caller that waits for ever would end the run as a deadlock."""
+    for seed in range(100):
+        await play(Random(seed))
 
 
 async def test_a_task_that_was_cancelled_before_takes_nothing_more() -> None:
