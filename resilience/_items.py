@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,7 +75,7 @@ class Trouble(NamedTuple):
     error: BaseException | None = None
 
 
-class Items(Generic[T]):
+class Items(ABC, Generic[T]):
     """
     The items of one stream, to be iterated over once.
 
@@ -98,9 +99,10 @@ class Items(Generic[T]):
         return self
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """How many items have come."""
-        raise NotImplementedError
+        ...
 
     @property
     def kept(self) -> tuple[T, ...]:
@@ -116,13 +118,15 @@ class Items(Generic[T]):
         """
         self._hold.settle(usage)
 
+    @abstractmethod
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def trouble(self, error: BaseException | None) -> Trouble:
         """Say how the source has ended, as far as *error*, which left the block, and we ourselves know."""
-        raise NotImplementedError
+        ...
 
 
 @final
@@ -227,7 +231,7 @@ class SteadyItems(Items[T]):
         ask = source.iterator.__anext__
         self._ask: Callable[[], Awaitable[T]] = ask if trio is None else _TrioWait(trio, ask, pace)
         self._alarm = Alarm(task) if task is not None else None
-        self._loop = loop
+        self._loop: Any = loop  # Any: on trio there is none, and nothing to arm
         watched = loop is not None and min(pace.idle, pace.ends) < math.inf
         self._timer: TimerHandle | Literal[False] | None = (
             None if watched else False
@@ -302,12 +306,11 @@ class SteadyItems(Items[T]):
             CallTimeout: The time for all of it is over.
         """
         pace = self._pace
-        if since >= pace.ends - SLACK:
+        if since >= self._ends:
             self._since = None
             self._error = pace.expired("total", since, since)
             raise self._error
-        if self._timer is None:
-            self._arm(min(pace.idle, pace.ends - since))
+        self._arm(min(pace.idle, pace.ends - since))
 
     def _look_closer(self, now: float) -> None:
         """Do what is not done for every item: an item has come."""
@@ -353,8 +356,7 @@ class SteadyItems(Items[T]):
             self._error = error
 
     def _arm(self, seconds: float) -> None:
-        if self._loop is not None:
-            self._timer = self._loop.call_later(seconds, self._look)
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Interrupt a wait that takes too long, or look again when it will."""

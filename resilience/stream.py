@@ -31,6 +31,7 @@ from resilience._swift import SwiftItems
 from resilience.call import Call
 from resilience.classify import attach
 from resilience.errors import CallTimeout, StreamInterrupted
+from resilience.failure import Failure
 from resilience.guard import here
 from resilience.hedging import hedged
 from resilience.hold import Hold
@@ -166,15 +167,14 @@ class Stream(Generic[T]):
         ending = self._judge(error)
         try:
             slow = self._source.seconds >= self._plan.slow_after or self._items.gap >= self._slow_gap
-            failure = None
+            failure: Failure | None = None
             try:
                 await self._source.close(error)
             finally:
                 failure = self._hold.end(ending.cause, verdict=ending.verdict, slow=slow)
-            if ending.broke:
+            if ending.broke and failure is not None:
                 interrupted = StreamInterrupted(*self._where, self._items.count, self._items.kept)
-                if failure is not None:
-                    attach(interrupted, failure)
+                attach(interrupted, failure)
                 raise interrupted from ending.cause
         finally:
             del interrupted, ending, error  # they hold this frame

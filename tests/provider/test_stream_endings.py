@@ -28,6 +28,7 @@ from resilience import (
     StreamInterrupted,
     StreamSettings,
 )
+from resilience._source import Source
 
 pytestmark = pytest.mark.anyio
 
@@ -382,6 +383,89 @@ async def test_items_that_are_read_by_another_task(world, kind: str) -> None:
             tasks.start_soon(consume, items)
     assert (place.open, provider.snapshot().in_flight) == (0, 0)
     assert provider.snapshot().breaker.failed == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cut_in_another_task(world, kind: str) -> None:
+    """An error that arrives in a group of the body's own comes out in it; it is the provider's all the same."""
+    provider = world.provider()
+
+    async def consume(items: Any) -> None:
+        async for _ in items:
+            pass
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with (
+            stream(provider, getattr(Place(), kind), "a", ConnectionResetError) as items,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(consume, items)
+    assert isinstance(caught.value.exceptions[0], ConnectionResetError)
+    assert provider.snapshot().breaker.failed == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wait", [2.0, 2.5])
+async def test_cancelled_while_being_interrupted(world, kind: str, wait: float) -> None:
+    """A cancellation of the task that meets ours wins: it comes out as what it is."""
+
+    class Tidying(Cursor):
+        async def __anext__(self) -> object:
+            try:
+                return await super().__anext__()
+            except asyncio.CancelledError:
+                await anyio.sleep(1)
+                raise
+
+    async def tidying(*steps: object) -> AsyncIterator[object]:
+        async for item in Tidying(steps):
+            yield item
+
+    if not on_asyncio():
+        return
+    provider = world.provider(stream=IDLE)
+    func = tidying if kind == "items" else Tidying
+    steps = ("a", 1000.0) if kind == "items" else (("a", 1000.0),)
+    task = asyncio.create_task(read(provider, func, *steps))
+    await anyio.sleep(wait)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert task.cancelling() == 1
+    assert provider.snapshot().breaker.failed == 0
+
+
+async def test_a_timeout_of_the_source(world) -> None:
+    """A timeout of the source's own is its own error, not ours."""
+    with pytest.raises(TimeoutError) as caught:
+        await read(world.provider().with_options(retry=False), Place().items, TimeoutError)
+    assert not isinstance(caught.value, CallTimeout)
+
+
+async def test_an_unwanted_source() -> None:
+    """Whoever opens a source and does not want it can close it."""
+    place = Place()
+    source: Source[object] = Source()
+    await source.aclose()
+    await source.open(place.items, ("a",), {})
+    await source.read(None)
+    assert place.open == 1
+    await source.aclose()
+    await source.aclose()
+    assert (place.open, place.tidied, source.buffer) == (0, 1, ["a"])
+
+
+async def test_a_source_that_cannot_be_closed(world) -> None:
+    """One without any way to close it is left as it is; a synchronous one is used."""
+    closed = []
+
+    class Closable(Cursor):
+        def close(self) -> None:
+            closed.append(True)
+
+    assert await read(world.provider(), lambda: Cursor(("a", "b"))) == ["a", "b"]
+    assert await read(world.provider(), lambda: Closable(("a", "b"))) == ["a", "b"]
+    assert closed == [True]
 
 
 # -- what stays behind -------------------------------------------------------------------------------------------------
