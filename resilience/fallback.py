@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from copy import copy
 from functools import wraps
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Never, ParamSpec, TypeAlias, TypeVar, cast, final, overload
@@ -27,7 +28,7 @@ from resilience.policies.deadline import Deadline
 from resilience.provider import ResilientProvider
 from resilience.results import dispose
 from resilience.stream import Stream, Streamable
-from resilience.tried import On, Tried, rules_of, variant
+from resilience.tried import ErrorRule, On, Tried, rules_of, variant
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class _Step(NamedTuple):
     provider: ResilientProvider
     hasty: ResilientProvider
     func: Callable[..., Awaitable[Any]] | None
-    rules: tuple[On, ...] | None
+    rules: tuple[ErrorRule, ...] | None
 
 
 class _Resort(NamedTuple):
@@ -50,7 +51,7 @@ class _Resort(NamedTuple):
 
     name: str
     answer: Callable[[Exception], Any]
-    rules: tuple[On, ...] | None
+    rules: tuple[ErrorRule, ...] | None
 
 
 _Ask: TypeAlias = Callable[[ResilientProvider, Callable[..., Any]], Awaitable[Outcome[Any]]]
@@ -105,7 +106,7 @@ class FallbackChain(Generic[U_co]):
 
     @overload
     def fallback_to(
-        self, provider: str | ResilientProvider, func: None = None, *, on: On | tuple[On, ...] | None = None
+        self, provider: str | ResilientProvider, func: None = None, *, on: On = None
     ) -> FallbackChain[U_co]: ...
 
     @overload
@@ -114,7 +115,7 @@ class FallbackChain(Generic[U_co]):
         provider: str | ResilientProvider,
         func: Callable[..., Awaitable[V]],
         *,
-        on: On | tuple[On, ...] | None = None,
+        on: On = None,
     ) -> FallbackChain[U_co | V]: ...
 
     def fallback_to(
@@ -122,7 +123,7 @@ class FallbackChain(Generic[U_co]):
         provider: str | ResilientProvider,
         func: Callable[..., Awaitable[Any]] | None = None,
         *,
-        on: On | tuple[On, ...] | None = None,
+        on: On = None,
     ) -> FallbackChain[Any]:
         """
         Return a chain that asks *provider* when those before it refuse or fail.
@@ -152,7 +153,7 @@ class FallbackChain(Generic[U_co]):
         step = _Step(provider, variant(provider, may_wait=False), func, rules_of(on))
         return self._with((*self._steps, step), None)
 
-    def fallback_value(self, value: V, *, on: On | tuple[On, ...] | None = None) -> FallbackChain[U_co | V]:
+    def fallback_value(self, value: V, *, on: On = None) -> FallbackChain[U_co | V]:
         """
         Return a chain that answers with *value* when no provider does.
 
@@ -164,21 +165,21 @@ class FallbackChain(Generic[U_co]):
             ConfigurationError: *on* makes no sense, or the chain already ends in a value or a function.
         """
         self._refuse_more("value")
-        return self._with(self._steps, _Resort("<value>", lambda _: value, rules_of(on)))
+
+        def answer(_: Exception) -> V:
+            return value
+
+        return self._with(self._steps, _Resort("<value>", answer, rules_of(on)))
 
     @overload
     def fallback_with(
-        self, function: Callable[[Exception], Awaitable[V]], *, on: On | tuple[On, ...] | None = None
+        self, function: Callable[[Exception], Awaitable[V]], *, on: On = None
     ) -> FallbackChain[U_co | V]: ...
 
     @overload
-    def fallback_with(
-        self, function: Callable[[Exception], V], *, on: On | tuple[On, ...] | None = None
-    ) -> FallbackChain[U_co | V]: ...
+    def fallback_with(self, function: Callable[[Exception], V], *, on: On = None) -> FallbackChain[U_co | V]: ...
 
-    def fallback_with(
-        self, function: Callable[[Exception], Any], *, on: On | tuple[On, ...] | None = None
-    ) -> FallbackChain[Any]:
+    def fallback_with(self, function: Callable[[Exception], Any], *, on: On = None) -> FallbackChain[Any]:
         """
         Return a chain that answers with what *function* returns when no provider answers.
 
@@ -206,9 +207,9 @@ class FallbackChain(Generic[U_co]):
         return found
 
     def _with(self, steps: tuple[_Step, ...], resort: _Resort | None) -> FallbackChain[Any]:
-        chain: FallbackChain[Any] = object.__new__(FallbackChain)
-        chain._deadline = self._deadline
-        chain._first = steps[0].hasty if len(steps) > 1 else steps[0].provider
+        chain: FallbackChain[Any] = copy(self)
+        alone = len(steps) == 1
+        chain._first = steps[0].provider if alone else steps[0].hasty
         chain._steps = steps
         chain._resort = resort
         return chain
@@ -377,9 +378,9 @@ def _items_of(given: object) -> AsyncIterator[Any]:
         TypeError: It cannot be.
     """
     if isinstance(given, AsyncIterable):
-        return aiter(given)
+        return aiter(cast("Any", given))
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return _each(given)
+        return _each(cast("Any", given))
     raise TypeError(f"a stream's fallback is something to iterate over, such as a list of items, not {given!r}")
 
 

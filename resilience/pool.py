@@ -162,7 +162,7 @@ class ProviderPool(Generic[R]):
         order: Order = "weighted",
         max_members: int | None = None,
         ejection: Ejection | None = _EJECTION,
-        on: On | tuple[On, ...] | None = None,
+        on: On = None,
         rng: random.Random | None = None,
     ) -> None:
         self._seats = tuple(_seat(place, member) for place, member in enumerate(_listed(members, weights or {})))
@@ -339,8 +339,10 @@ def _listed(
     members: Mapping[ResilientProvider, R] | Iterable[Member[R]], weights: Mapping[str, float]
 ) -> list[Member[R]]:
     """Return *members* as a list, with their weights."""
+    listed: list[Member[R]]
     if isinstance(members, Mapping):
-        listed = [Member(provider, resource) for provider, resource in members.items()]
+        mapping = cast("Mapping[ResilientProvider, R]", members)
+        listed = [Member(provider, resource) for provider, resource in mapping.items()]
     else:
         listed = list(members)
     for member in listed:

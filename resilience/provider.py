@@ -11,7 +11,7 @@ from __future__ import annotations
 from asyncio import CancelledError, Task
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, final, overload
 
 from resilience._core.states import Period, Permit
 from resilience._core.words import Verdict
@@ -250,12 +250,18 @@ class ResilientProvider(Handle):
             progress=progress,
         )
 
+    @overload
     def fallback_to(
-        self,
-        provider: str | ResilientProvider,
-        func: Callable[..., Awaitable[Any]] | None = None,
-        *,
-        on: On | tuple[On, ...] | None = None,
+        self, provider: str | ResilientProvider, func: None = None, *, on: On = None
+    ) -> FallbackChain[Never]: ...
+
+    @overload
+    def fallback_to(
+        self, provider: str | ResilientProvider, func: Callable[..., Awaitable[T]], *, on: On = None
+    ) -> FallbackChain[T]: ...
+
+    def fallback_to(
+        self, provider: str | ResilientProvider, func: Callable[..., Awaitable[Any]] | None = None, *, on: On = None
     ) -> FallbackChain[Any]:
         """
         Return a chain that asks this provider first, and *provider* when this one refuses or fails.

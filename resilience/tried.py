@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, cast, final
 
 import anyio
 
@@ -33,8 +33,11 @@ from resilience.results import dispose
 
 _log = logging.getLogger("resilience.fallback")
 
-On: TypeAlias = FailureKind | type[BaseException] | Callable[[BaseException], bool]
+ErrorRule: TypeAlias = FailureKind | type[BaseException] | Callable[[BaseException], bool]
 """An error that leads on: by kind, by class, or by a predicate."""
+
+On: TypeAlias = ErrorRule | tuple[ErrorRule, ...] | None
+"""Which errors lead on: one rule, or any of several; None: the usual ones."""
 
 # A provider that says no in these ways has done nothing: asking another one does nothing twice.
 _NOTHING_DONE = frozenset(
@@ -59,7 +62,7 @@ def variant(provider: ResilientProvider, **changes: Any) -> ResilientProvider:
     return ResilientProvider._made(runtime, View(options, options.plan(runtime)))
 
 
-def rules_of(on: On | tuple[On, ...] | None) -> tuple[On, ...] | None:
+def rules_of(on: On) -> tuple[ErrorRule, ...] | None:
     """
     Return what *on* means.
 
@@ -68,7 +71,7 @@ def rules_of(on: On | tuple[On, ...] | None) -> tuple[On, ...] | None:
     """
     if on is None:
         return None
-    rules = on if isinstance(on, tuple) else (on,)
+    rules: tuple[ErrorRule, ...] = cast("Any", on) if isinstance(on, tuple) else (on,)
     for rule in rules:
         if not callable(rule) and not isinstance(rule, FailureKind):
             raise ConfigurationError(
@@ -123,7 +126,7 @@ class Answer(NamedTuple):
         once = self.provider._plan().idempotent is False
         return not once or self.failure.delivery is Delivery.UNSENT or self.failure.kind in _NOTHING_DONE
 
-    def is_for(self, rules: tuple[On, ...] | None) -> bool:
+    def is_for(self, rules: tuple[ErrorRule, ...] | None) -> bool:
         """Whether *rules* are for this error; None: the usual ones."""
         if rules is None:
             return self.trouble

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from typing import assert_type
 
-from resilience import Outcome, ResilientProvider
+from resilience import Outcome, ProviderPool, ResilientProvider
 
 
 class Reply:
@@ -84,3 +84,31 @@ async def loops_give_attempts() -> None:
         async with attempt:
             reply = await send("/a")
     assert_type(reply, Reply | None)
+
+
+async def other(path: str) -> bytes:
+    """Another provider's function."""
+    raise NotImplementedError
+
+
+async def fallbacks_add_their_types() -> None:
+    """What may come out is what any provider's function, the value or the last function returns."""
+    chain = provider.fallback_to("backup")
+    assert_type(await chain.execute(send, "/a"), Reply)
+    assert_type(await chain.fallback_to("third", other).execute(send, "/a"), Reply | bytes)
+    assert_type(await chain.fallback_value(None).execute(send, "/a"), Reply | None)
+    assert_type(await provider.fallback_to("third", other).fallback_with(str).execute(send, "/a"), Reply | bytes | str)
+    assert_type((await chain.try_execute(send, "/a")).unwrap(), Reply)
+
+
+async def through(client: bytes, path: str) -> Reply:
+    """A function that gets its client first."""
+    raise NotImplementedError
+
+
+async def pools_hand_over_their_resource() -> None:
+    """The function gets a member's resource first, and its other arguments are checked."""
+    pool = ProviderPool({provider: b"client"})
+    assert_type(await pool.execute(through, "/a"), Reply)
+    await pool.execute(through)  # type: ignore[call-arg]
+    await pool.execute(send, "/a")  # type: ignore[arg-type, call-arg]
