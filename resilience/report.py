@@ -17,6 +17,7 @@ from resilience.policies.hedge import HedgeSnapshot
 from resilience.policies.rate_limit import RateLimitSnapshot, RateRefusal
 from resilience.policies.throttle import ThrottleSnapshot
 from resilience.runtime import ProviderRuntime
+from resilience.settings._types import FrozenDict
 
 
 @final
@@ -111,7 +112,7 @@ def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
         bulkhead=_look(runtime, "bulkhead"),
         throttle=_look(runtime, "throttle"),
         cost=_look(runtime, "cost"),
-        hedges={operation: hedge.snapshot() for operation, hedge in list(runtime.hedges.items())},
+        hedges=FrozenDict({operation: hedge.snapshot() for operation, hedge in list(runtime.hedges.items())}),
         coalescing=runtime.coalescer.snapshot() if runtime.coalescer is not None else None,
     )
 

@@ -99,6 +99,13 @@ def test_the_tree() -> None:
         "CallRejected": ["ResilienceError", *roots],
         "CircuitOpen": ["CallRejected", "ResilienceError", *roots],
         "ProviderGated": ["CallRejected", "ResilienceError", *roots],
+        "RateLimited": ["CallRejected", "ResilienceError", *roots],
+        "BulkheadFull": ["CallRejected", "ResilienceError", *roots],
+        "Throttled": ["CallRejected", "ResilienceError", *roots],
+        "CostLimitReached": ["CallRejected", "ResilienceError", *roots],
+        "StreamInterrupted": ["ResilienceError", *roots],
+        "UnacceptableResult": ["ResilienceError", *roots],
+        "AllProvidersFailed": ["ResilienceError", *roots],
         "DeadlineExceeded": ["CallRejected", "ResilienceError", "TimeoutError", "OSError", *roots],
     }
 

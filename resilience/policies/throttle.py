@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
@@ -24,6 +24,7 @@ from resilience.events import CallWouldBeRejected, EventBus, process_bus
 from resilience.failure import Failure, FailureKind
 from resilience.policies._around import Around
 from resilience.settings import ThrottleSettings
+from resilience.settings._types import FrozenDict
 
 _BUSY = frozenset({FailureKind.RATE_LIMIT, FailureKind.OVERLOADED})
 
@@ -59,7 +60,7 @@ class ThrottleSnapshot:
     mode: str
     calls: int
     accepted: int
-    share: dict[str, float]
+    share: Mapping[str, float]
 
 
 def accepted(failure: Failure) -> bool | None:
@@ -160,7 +161,7 @@ class Throttle(Around[None]):
             mode=self.settings.mode if self.settings.enabled else "disabled",
             calls=calls,
             accepted=accepted,
-            share=share if self.settings.limits else dict.fromkeys(share, 0.0),
+            share=FrozenDict(share if self.settings.limits else dict.fromkeys(share, 0.0)),
         )
 
     def __repr__(self) -> str:

@@ -266,6 +266,13 @@ async def test_a_snapshot(world) -> None:
         "exhausted": 5,
         "timeouts": 0,
         "rejected": 1,
+        "waiting": 0,
+        "rate_limit": None,
+        "bulkhead": None,
+        "throttle": None,
+        "cost": None,
+        "hedges": {},
+        "coalescing": None,
     }
 
 

@@ -86,7 +86,7 @@ def test_values_made_in_code() -> None:
             "providers.s3",
             (
                 "not a single setting but a table of them: enabled, errors, retry, breaker, timeout, gate, "
-                "budget, operations"
+                "budget, rate_limit, bulkhead, throttle, cost, hedge, stream, operations"
             ),
         ),
         ("providers", "not a single setting but a table of them"),

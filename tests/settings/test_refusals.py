@@ -248,7 +248,9 @@ UNKNOWN = [
     ("RESILIENCE_DEFAULTS_RETRY", "unknown setting; levels are separated by two underscores"),
     (
         "RESILIENCE_PROVIDERS__OPENAI__API_KEY",
-        ("unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, operations"),
+        (
+            "unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, rate_limit, bulkhead, throttle, cost, hedge, stream, operations"
+        ),
     ),
     (
         "RESILIENCE_PROVIDERS__OPENAI__RETRIES",
