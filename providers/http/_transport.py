@@ -248,6 +248,7 @@ class Protected:
         if bodiless or isinstance(body, library.in_memory):
             hold.end(slow=hold.slow)
         else:
+            hold.value = None  # or the response would hold itself, and one that is forgotten would stay
             response.stream = library.covered(body, hold, idle, library, by_us=not self._native)
 
 
