@@ -28,6 +28,13 @@ _HIGHEST_FIRST = (Priority.CRITICAL, Priority.DEFAULT, Priority.SHEDDABLE)
 _RANKS = {priority: rank for rank, priority in enumerate(_HIGHEST_FIRST)}
 
 
+def _rank(priority: Priority) -> int:
+    rank = _RANKS.get(priority)
+    if rank is None:
+        raise ValueError(f"priority {priority!r}: expected one of {', '.join(_HIGHEST_FIRST)}")
+    return rank
+
+
 @final
 class Spot(Generic[W]):
     """One waiter's place in the line."""
@@ -91,7 +98,8 @@ class Line(Generic[W]):
 
     def blocks(self, priority: Priority) -> bool:
         """Whether somebody waits who comes before a newcomer of *priority*."""
-        return self._length > 0 and any(self._rows[: _RANKS[priority] + 1])
+        rank = _rank(priority)  # first, so that a word that is no priority is found out on the first day
+        return self._length > 0 and any(self._rows[: rank + 1])
 
     def overloaded(self, now: float) -> bool:
         """Whether the line has not been empty for a whole interval."""
@@ -99,11 +107,12 @@ class Line(Generic[W]):
 
     def refuses(self, priority: Priority) -> Reason | None:
         """Return why nobody of *priority* can join at present; None if somebody can. Changes nothing."""
+        rank = _rank(priority)
         if not self.size:
             return Reason.BULKHEAD_FULL
         if priority == Priority.SHEDDABLE:
             return Reason.SHED if 2 * self._length >= self.size else None
-        full = self._length >= self.size and not any(self._rows[_RANKS[priority] + 1 :])
+        full = self._length >= self.size and not any(self._rows[rank + 1 :])
         return Reason.BULKHEAD_FULL if full else None
 
     def join(self, waiter: W, priority: Priority, now: float) -> Joined[W] | Reason:

@@ -245,6 +245,21 @@ async def test_wrong_arguments_are_named() -> None:
         Bulkhead(name=3)  # type: ignore[arg-type]
 
 
+@pytest.mark.anyio
+async def test_a_priority_may_be_its_word_and_no_other_word() -> None:
+    """Text such as "critical" is as good as the member; a word that is none is named, whether there is room or not."""
+    bulkhead = make(1)
+    for _ in range(2):
+        for word in ("vip", None):
+            with pytest.raises(ValueError, match=r"expected one of critical, default, sheddable"):
+                bulkhead.try_acquire(priority=word)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="priority"):
+                await bulkhead.acquire(priority=word)  # type: ignore[arg-type]
+        place = bulkhead.try_acquire(priority="critical")  # type: ignore[arg-type]
+    assert isinstance(place, BulkheadRefusal)
+    assert bulkhead.granted == 1
+
+
 # -- the line ----------------------------------------------------------------------------------------------------------
 
 
