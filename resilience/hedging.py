@@ -182,10 +182,9 @@ class _Contest(Generic[T]):
 
     async def _launch(self) -> Attempt[T] | None:
         first, now = self._calls[FIRST], self._calls[FIRST].runtime.clock()
-        if not self._may_launch(first, now) or (charges := self._pay(first, now)) is None:
+        if not self._may_launch(first) or (charges := self._pay(first, now)) is None:
             return None
         second = Call(first.runtime, first.plan, first.began)
-        second.key = first.key
         second.attempt, second.key = first.attempt, first.key  # it is the same call, counted once
         second.follow = lambda *_: None
         attempt: Guard | None = None
@@ -201,12 +200,12 @@ class _Contest(Generic[T]):
         guard = attempt
         return lambda: self._attempt(second, guard)
 
-    def _may_launch(self, first: Call, now: float) -> bool:
+    def _may_launch(self, first: Call) -> bool:
         if self._race.errors[FIRST] is not None and (
             first._error is None or first._failure is None or not worth_repeating(first._failure)
         ):
             return False
-        return first.runtime.breaker.state in _WELL and not first.runtime.common.gate_left(now)
+        return first.runtime.breaker.state in _WELL
 
     def _pay(self, first: Call, now: float) -> tuple[Charge, Charge | None] | None:
         runtime = first.runtime

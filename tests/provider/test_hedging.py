@@ -151,6 +151,8 @@ class Scene:
         found += [f"waiting {one}" for one in self.runtime.waiting]
         found += [f"{count} probes" for count in [self.provider.breaker.snapshot().probes] if count]
         found += [f"{count} in flight" for count in [self.runtime.in_flight] if count]
+        if self.runtime.limits is not None and (places := self.runtime.limits.bulkhead) is not None:
+            found += [f"{count} places" for count in [places.snapshot().in_use] if count]
         return found
 
 
@@ -262,6 +264,29 @@ async def test_what_is_learnt_and_paid_for_stays_together(world: Any) -> None:
     assert found(operation="list") is found(operation="list", timeout=9)
     assert found(operation="list") is not found()
     assert found() is not hedge_for(registry.runtime("s3", "eu"), provider._plan())
+
+
+@pytest.mark.parametrize(
+    "steps, known",
+    [
+        pytest.param([(0.5, "first")], 0.5, id="a success"),
+        pytest.param([(60, "first"), (4.0, "second")], 5.0, id="the time that a superseded first had taken"),
+        pytest.param([(20, "first"), (60, "second")], 10.0, id="a timeout, and nothing of a second beside it"),
+        pytest.param([(1.5, "first"), (4.0, "second")], 1.5, id="nothing of a superseded second"),
+        pytest.param([(0.1, OSError()), (0.5, "second")], 0.5, id="no quick failure, and a second that was alone"),
+        pytest.param([(1.5, OSError()), (1.0, "second")], None, id="no second that was not alone"),
+    ],
+)
+async def test_what_is_learnt(world: Any, steps: list[tuple[float, Any]], known: float | None) -> None:
+    """What would drag the quantile down, or is only seen when it is quick, is left out."""
+    scene = Scene(world, timeout=TimeoutSettings(attempt=10))
+    scene.hedge._latencies = type(scene.hedge._latencies)(60.0)
+    scene.hedge.record(anyio.current_time(), 50.0)
+    with suppress(CallTimeout):
+        await scene.execute(Work(*steps))
+    now, more = anyio.current_time(), known is not None
+    assert scene.hedge.snapshot().latencies == 1 + more
+    assert scene.hedge._latencies.quantile(now, 0.0) == pytest.approx(known or 50.0, rel=0.021)
 
 
 # -- when there is no second -------------------------------------------------------------------------------------------
@@ -578,8 +603,8 @@ async def test_a_call_ended_anywhere_gives_everything_back(
     endings: list[Ending] = [by_scope, by_task] if anyio_backend[0] == "asyncio" else [by_scope]
     for ending in endings:
         for k in itertools.count(1):
-            limits: dict[str, Any] = {"bulkhead": BulkheadSettings(max_concurrent=1)} if name == "no room" else {}
-            scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), **limits)
+            room = BulkheadSettings(max_concurrent=1 if name == "no room" else 2)
+            scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), bulkhead=room)
             work = Work(*((seconds, make()) for seconds, make in SITUATIONS[name]))
             _, retries = scene.available
             taken: list[Any] = []
