@@ -188,6 +188,10 @@ class Places(ABC):
         news, self._news = self._news, ()
         return news
 
+    def _note(self, event: Callable[[float], Event]) -> None:
+        """Keep an event for when the lock is left."""
+        self._news = (*self._news, event)
+
     # -- shadow mode: the line holds calls that run all the same, for as long as they would have waited --------------
 
     def _take_shadow(self, priority: Priority, now: float) -> Place:
@@ -208,4 +212,4 @@ class Places(ABC):
 
     def _spare(self, reason: Reason) -> None:
         name = self.name
-        self._news += (lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason),)
+        self._note(lambda time_: CallWouldBeRejected(provider=name, time=time_, reason=reason))

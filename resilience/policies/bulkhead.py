@@ -243,10 +243,8 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         before, self.limit = self.limit, limit
         if before != limit:
             name = self.name
-            self._news += (
-                lambda time_: ConcurrencyLimitChanged(
-                    provider=name, time=time_, before=before, after=limit, reason=why
-                ),
+            self._note(
+                lambda time_: ConcurrencyLimitChanged(provider=name, time=time_, before=before, after=limit, reason=why)
             )
             self._hand_on()
 
