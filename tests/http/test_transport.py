@@ -6,12 +6,14 @@ import copy
 import io
 import logging
 import pickle
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
+import providers.http
 from resilience import (
     CallTimeout,
     CircuitOpen,
@@ -32,6 +34,7 @@ pytestmark = [
 ]
 
 ONE = {"failure_threshold": 1}
+CODE = "insufficient_quota"
 ONCE = RetrySettings(enabled=False)
 
 
@@ -199,6 +202,25 @@ class TestErrorBodies:
         async with http:
             assert (await http.get("/")).status_code == 200
             assert [connection.is_idle() for connection in world.pool(http).connections] == [True]
+
+    async def test_one_before_a_cancellation(self, open_client: Any, world: Any) -> None:
+        """Whoever is cancelled in the back-off leaves no connection behind."""
+        settings = {"retry": RetrySettings(base_delay=60, jitter="none")}
+        http, site, provider = open_client(world.Site.reply(500, b"x" * 200_000), settings=settings)
+        async with http:
+            with anyio.move_on_after(0.1):
+                await http.get("/")
+            assert site.requests == 1
+            assert provider.snapshot().in_flight == 0
+            assert not world.pool(http).connections
+
+    async def test_one_that_is_here_already(self, library: Any, world: Any) -> None:
+        """A response that was never on the wire is judged like any other."""
+        transport = library.module.MockTransport(lambda _: library.module.Response(429, json={"error": {"code": CODE}}))
+        async with library.client("api", registry=world.registry(), transport=transport) as http:
+            answer = await http.get("http://api/")
+        assert answer.extensions["resilience"].kind is FailureKind.QUOTA_EXHAUSTED
+        assert answer.json() == {"error": {"code": CODE}}
 
     async def test_one_that_breaks_off(self, open_client: Any, world: Any, library: Any) -> None:
         """The status counts, and the client meets the break where it reads on."""
@@ -570,6 +592,15 @@ class TestSetup:
         for options in ({"per_host": True}, {"registry": ProviderRegistry()}):
             with pytest.raises(ConfigurationError, match="go with the provider's name"):
                 library.transport(world.provider(), **options)
+
+    async def test_without_httpx2(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever asks for the other library without having it is told what to install."""
+        monkeypatch.setitem(sys.modules, "httpx2", None)
+        monkeypatch.delitem(sys.modules, "providers.http._httpx2")
+        with pytest.raises(ImportError, match=r"resilient-providers\[httpx2\]"):
+            _ = providers.http.client2
+        with pytest.raises(AttributeError, match="client3"):
+            _ = providers.http.client3  # type: ignore[attr-defined]
 
     async def test_an_sdk_that_retries_by_itself(
         self, open_client: Any, world: Any, caplog: pytest.LogCaptureFixture
