@@ -151,8 +151,7 @@ class Answer(NamedTuple):
             return (self.error.retry_after or 0.0) if self.error.reason in _PASSING else math.inf
         runtime = self.provider._current()
         left = runtime.common.gate_left(runtime.clock())
-        again = left > 0 and self.failure.retryable and self.provider._plan().idempotent is not False
-        return left if again else math.inf
+        return left if left > 0 and self.failure.retryable else math.inf
 
 
 @final

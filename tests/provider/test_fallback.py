@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ONCE = RetrySettings(enabled=False)
+EMPTY = {"ratio": 0, "floor_per_second": 1e-9, "floor_burst": 1}  # after one retry
 
 
 def pair(world: World, **settings: Any) -> tuple[ResilientProvider, ResilientProvider]:
@@ -194,12 +195,44 @@ async def test_one_provider_twice_is_two_places(world: World) -> None:
 
 async def test_a_fallback_to_the_same_provider_is_paid_for_like_a_retry(world: World) -> None:
     """Where the budget for more load is spent, the same provider is not asked again under another function."""
-    a, b = pair(world, budget={"ratio": 0, "floor_per_second": 1e-9, "floor_burst": 1})
+    a, b = pair(world, budget=EMPTY)
     same, other = world.script("same"), world.script("other")
     chain = FallbackChain(a).fallback_to(a, same).fallback_to(b, other)
     assert await chain.execute(world.script(world.status(500))) == "same"
     assert await chain.execute(world.script(world.status(500))) == "other"
     assert same.calls == 1
+
+
+async def test_a_refusal_costs_no_budget(world: World) -> None:
+    """From an endpoint that refuses to another one is no retry: nothing was sent."""
+    registry = world.registry(retry=ONCE, budget=EMPTY)
+    eu, us = registry.provider("s3", endpoint="eu"), registry.provider("s3", endpoint="us")
+    eu.breaker.open()
+    chain = FallbackChain(eu).fallback_to(us)
+    assert [await chain.execute(world.script("us")) for _ in range(3)] == ["us"] * 3
+
+
+async def test_asking_again_after_a_hint_is_paid_for_like_a_retry(world: World) -> None:
+    """With the budget spent, a provider that was asked already is not waited for."""
+    a, b = pair(world, budget=EMPTY)
+    b.breaker.open()
+    chain = FallbackChain(a).fallback_to(b)
+    assert await chain.execute(world.script(world.status(429, retry_after="3"), "one")) == "one"
+    assert not (await chain.try_execute(world.script(world.status(429, retry_after="3"), "one"))).ok
+
+
+async def test_only_what_a_pause_can_mend_is_asked_again(world: World) -> None:
+    """A refused key stays refused, even if the gate happens to be closed."""
+    a, b = pair(world)
+    b.breaker.open()
+    refused = world.script(world.status(401))
+
+    async def ask() -> None:
+        await a.try_execute(world.script(world.status(429, retry_after="3")))
+        await refused()
+
+    assert not (await FallbackChain(a).fallback_to(b).try_execute(ask)).ok
+    assert refused.calls == 1
 
 
 # -- which errors lead on ----------------------------------------------------------------------------------------------
@@ -369,6 +402,9 @@ async def test_a_lone_provider_is_waited_for_before_the_last_resort(world: World
     a, _ = pair(world)
     await a.try_execute(world.script(world.status(429, retry_after="3")))
     assert await FallbackChain(a).fallback_value("later").execute(world.script("one")) == "one"
+    await a.try_execute(world.script(world.status(429, retry_after="60")))
+    assert await FallbackChain(a).fallback_value("later").execute(world.script("one")) == "later"
+    assert a.snapshot().rejected == 1
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------
@@ -487,6 +523,8 @@ async def test_the_deadline_of_the_first_holds_for_all(world: World) -> None:
     assert not outcome.ok
     assert anyio.current_time() - before == pytest.approx(4)
     assert third.calls == 0
+    assert isinstance(outcome.error, AllProvidersFailed)
+    assert [name for name, _ in outcome.error.outcomes] == ["openai", "anthropic"]
 
 
 async def test_the_deadline_of_an_outer_attempt_stops_the_chain(world: World) -> None:
@@ -582,12 +620,20 @@ async def test_nothing_is_left_for_the_collector() -> None:
         finally:
             del error
 
+    def again(error: Exception) -> None:
+        try:
+            raise error
+        finally:
+            del error
+
     async def ends(chain: FallbackChain[Any]) -> None:
         with suppress(AllProvidersFailed, Refused):
             await chain.execute(refuse)
         await chain.try_execute(refuse)
         with anyio.move_on_after(1):
             await chain.fallback_with(lambda _: anyio.sleep(5)).execute(refuse)
+        with suppress(AllProvidersFailed, Refused):
+            await chain.fallback_with(again).execute(refuse)
 
     await ends(both)  # what is made once
     gc.collect()

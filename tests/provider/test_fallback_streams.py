@@ -122,9 +122,15 @@ async def test_when_nobody_streams_the_error_tells_of_all(world: World) -> None:
     assert [name for name, _ in caught.value.outcomes] == ["openai", "anthropic"]
 
 
+closed: list[str] = []
+
+
 async def told(error: Exception) -> AsyncIterator[str]:
-    yield "sorry"
-    yield type(error).__name__
+    try:
+        yield "sorry"
+        yield type(error).__name__
+    finally:
+        closed.append("told")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,8 @@ async def test_a_last_resort_stands_for_the_items(world: World, end: Callable[[A
         async for item in items:
             assert item == "sorry"
             break
+    assert closed in ([], ["told", "told"])
+    closed.clear()
 
 
 @pytest.mark.parametrize("value", ["sorry", 5, None])

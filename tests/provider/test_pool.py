@@ -150,6 +150,32 @@ async def test_the_last_that_is_left_makes_all_its_attempts(world: World) -> Non
     assert isinstance(caught.value.__cause__, ConnectionError)
 
 
+async def test_members_that_would_refuse_do_not_take_the_attempts_from_the_last(world: World) -> None:
+    """With the others down, the one that is up retries as its settings have it."""
+    who = members(world, "a b", retry=RetrySettings(max_attempts=3, base_delay=0.1))
+    list(who)[1].breaker.open()
+    desk = Desk(a=ConnectionError)
+    assert not (await ProviderPool(who).try_execute(desk)).ok
+    assert desk.asked == ["a", "a", "a"]
+
+
+async def test_a_deadline_that_has_passed_stops_the_pool(world: World) -> None:
+    """A call that used up the time leaves none for the other members."""
+    asked = []
+
+    async def works_too_long(resource: str) -> None:
+        asked.append(resource)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+        raise ConnectionError
+
+    error: Exception | None = None
+    with anyio.move_on_after(4):
+        error = (await ProviderPool(members(world, "a b")).try_execute(works_too_long)).error
+    assert isinstance(error, ConnectionError)
+    assert asked == ["a"]
+
+
 async def test_a_lone_member_is_like_its_provider(world: World) -> None:
     """One member: its own attempts, its own error."""
     pool = ProviderPool(members(world, "a", retry=RetrySettings(max_attempts=2, base_delay=0.1)))
@@ -228,6 +254,18 @@ async def test_nobody_stands_in_line_while_another_member_is_free(world: World) 
             await anyio.sleep(0.1)
     assert desk.asked == ["a", "b", "a"]
     assert anyio.current_time() - began == pytest.approx(2)
+
+
+async def test_who_is_at_its_limit_is_not_waited_for_beyond_the_bound(world: World) -> None:
+    """When as many were asked as may be, the line of another one is no place to wait."""
+    who = members(world, "a b", bulkhead={"max_concurrent": 1}, retry=RetrySettings(enabled=False))
+    pool = ProviderPool(who, order="ordered", max_members=1)
+    desk = Desk(1, b=ConnectionError)
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.execute, desk)
+        await anyio.sleep(0.1)
+        assert not (await pool.try_execute(desk)).ok
+    assert desk.asked == ["a", "b"]
 
 
 async def test_who_was_passed_over_is_not_waited_for_beyond_the_bound(world: World) -> None:
@@ -339,6 +377,16 @@ async def test_refusals_and_rate_limits_are_no_evidence(world: World) -> None:
         await pool.try_execute(Desk(b=world.status(400)))
     look = pool.snapshot()
     assert [(one.calls, one.failed) for one in look.members] == [(0, 0), (21, 0)]
+
+
+async def test_a_key_without_quota_is_evidence(world: World) -> None:
+    """No circuit opens for it, yet it is of no use: the pool leaves it out."""
+    who = members(world, "a b")
+    next(iter(who)).add_rule(lambda error: FailureKind.QUOTA_EXHAUSTED)
+    pool = ProviderPool(who, ejection=outlier())
+    for _ in range(20):
+        await pool.execute(Desk(a=OSError))
+    assert pool.snapshot().members[0].failed == 10
 
 
 async def test_without_ejection_nobody_is_left_out(world: World) -> None:
