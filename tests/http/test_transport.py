@@ -208,8 +208,11 @@ class TestErrorBodies:
         settings = {"retry": RetrySettings(base_delay=60, jitter="none")}
         http, site, provider = open_client(world.Site.reply(500, b"x" * 200_000), settings=settings)
         async with http:
-            with anyio.move_on_after(0.1):
-                await http.get("/")
+            async with anyio.create_task_group() as group:
+                group.start_soon(http.get, "/")
+                while not world.events.of(RetryScheduled):
+                    await anyio.sleep(0.001)
+                group.cancel_scope.cancel()
             assert site.requests == 1
             assert provider.snapshot().in_flight == 0
             assert not world.pool(http).connections
@@ -597,6 +600,7 @@ class TestSetup:
         """Whoever asks for the other library without having it is told what to install."""
         monkeypatch.setitem(sys.modules, "httpx2", None)
         monkeypatch.delitem(sys.modules, "providers.http._httpx2")
+        monkeypatch.delattr(providers.http, "_httpx2")
         with pytest.raises(ImportError, match=r"resilient-providers\[httpx2\]"):
             _ = providers.http.client2
         with pytest.raises(AttributeError, match="client3"):
