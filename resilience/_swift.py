@@ -12,7 +12,6 @@ has caught and dropped is not known here.
 
 from __future__ import annotations
 
-import math
 import opcode
 from asyncio import AbstractEventLoop, CancelledError, Task, TimerHandle
 from collections.abc import Awaitable, Callable, Iterable
@@ -69,6 +68,8 @@ class SwiftItems(Items[T]):
         "_timer",
     )
 
+    _timer: TimerHandle
+
     __anext__: Callable[[], Awaitable[T]]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(
@@ -92,7 +93,6 @@ class SwiftItems(Items[T]):
         self._since: float | None = None
         limit = min(pace.idle, pace.slow_gap)
         self._step = max(min(limit * _STEP, pace.lease / RENEWALS), _SHORTEST_STEP)
-        self._timer: TimerHandle | None = None
         self._sleep(pace.clock())
 
     @property
@@ -112,9 +112,7 @@ class SwiftItems(Items[T]):
 
     def _sleep(self, now: float) -> None:
         left = self._pace.ends - now
-        delay = min(self._step, left) if left > SLACK else self._step
-        if delay < math.inf:
-            self._timer = self._loop.call_later(delay, self._look)
+        self._timer = self._loop.call_later(min(self._step, left) if left > SLACK else self._step, self._look)
 
     def _look(self) -> None:
         """See whether the generator is waiting, and whether it was already when we looked last."""
@@ -146,12 +144,8 @@ class SwiftItems(Items[T]):
 
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         self._count = self.count
-        if self._since is not None and self._requests() == self._seen and self._generator.ag_frame is None:
-            self.gap = max(self.gap, self._pace.clock() - self._since)  # nothing has come since
         late, self._late = self._late, None
         self.__anext__ = self._generator.__anext__  # which is about to be closed
         if late is not None and error is late:

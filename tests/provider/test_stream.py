@@ -24,6 +24,7 @@ from resilience import (
     RetrySettings,
     StreamInterrupted,
     StreamSettings,
+    TimeoutSettings,
     Usage,
     failure_of,
 )
@@ -329,6 +330,12 @@ async def test_an_end_before_the_commit(world, kind: str) -> None:
     assert (feed.calls, provider.snapshot().breaker.calls, provider.snapshot().breaker.failed) == (1, 1, 0)
 
 
+async def test_options_for_results(world) -> None:
+    """What judges and reads results leaves streams alone: their items are the caller's."""
+    provider = world.provider().with_options(accept=lambda result: False, usage=lambda result: result["usage"])
+    assert await all_of(provider, Feed(("a",))) == ["a"]
+
+
 async def test_a_refusal(world) -> None:
     """Where the circuit is open, nothing is opened."""
     provider, feed = world.provider(), Feed(("a",))
@@ -562,6 +569,14 @@ async def test_total_before_the_commit(world) -> None:
     assert anyio.current_time() - began == pytest.approx(3, abs=0.3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_limits(world, kind: str) -> None:
+    """Without any limit nothing is interrupted."""
+    provider = world.provider(timeout=TimeoutSettings(attempt=None, total=None), stream=StreamSettings(idle=None))
+    assert await all_of(provider, Feed((5000.0, "a", 5000.0, "b"), shape=kind)) == ["a", "b"]
+    assert (provider.snapshot().breaker.slow, provider.snapshot().breaker.calls) == (0, 1)
+
+
 # -- slow --------------------------------------------------------------------------------------------------------------
 
 
@@ -580,6 +595,14 @@ async def test_slow(world, kind: str, script: tuple[object, ...]) -> None:
     provider = world.provider()
     await all_of(provider, Feed(script, shape=kind))
     assert (provider.snapshot().breaker.calls, provider.snapshot().breaker.slow) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_slow_by_the_idle_limit(world, kind: str) -> None:
+    """Where items are not to be long in coming, half of what they may take is slow."""
+    provider = world.provider(stream=StreamSettings(idle=4))
+    await all_of(provider, Feed(("a", 2.5, "b"), shape=kind))
+    assert provider.snapshot().breaker.slow == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -661,6 +684,21 @@ async def test_an_error_that_the_consumer_translates(world, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_an_error_that_the_consumer_packs(world, kind: str) -> None:
+    """It may also stand in a group."""
+    provider, cut = world.provider(), []
+    with pytest.raises(ExceptionGroup, match="mine"):
+        async with stream(provider, Feed(("a", ConnectionResetError), shape=kind)) as items:
+            try:
+                async for _ in items:
+                    pass
+            except ConnectionResetError as error:
+                cut.append(error)
+            raise ExceptionGroup("mine", cut)
+    assert provider.snapshot().breaker.failed == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("wait, slow", [(5.0, 0), (20.0, 1)])
 async def test_a_consumer_that_is_cancelled(world, kind: str, wait: float, slow: int) -> None:
     """It is ignored; slow if nothing had come for a long time. The source is closed all the same."""
@@ -692,6 +730,19 @@ async def test_a_probe_that_goes_on(world, kind: str) -> None:
             assert provider.snapshot().breaker.probes == 1
             async with anyio.create_task_group() as others:
                 others.start_soon(refused, provider)
+    assert provider.breaker.state is CircuitState.CLOSED
+
+
+async def test_a_probe_that_takes_long_to_begin(world) -> None:
+    """Its first item is a sign of life as any other."""
+    provider = world.provider(breaker=BreakerSettings(success_threshold=1, jitter=0, slow_rate=None))
+    await world.trip(provider)
+    await anyio.sleep(61)
+    async with stream(provider, Feed((29.0, "a", 10.0, "b"), shape="openai", open_seconds=29)) as items:
+        await anyio.sleep(5)  # more than a lease since it left
+        async with anyio.create_task_group() as others:
+            others.start_soon(refused, provider)
+        assert [item async for item in items] == ["a", "b"]
     assert provider.breaker.state is CircuitState.CLOSED
 
 
