@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import anyio
 import httpx
@@ -602,3 +603,52 @@ async def test_each_of_two_hedged_attempts_has_its_own_turn() -> None:
     with Faults.script(["hang", "ok"]).inject(provider) as faults:
         assert await provider.execute(Target()) == "answer"
     assert faults.calls == 2
+
+
+@asynchronous
+async def test_calls_can_be_tasks() -> None:
+    """Whatever is wrapped can be started as a task, and cancelled there."""
+    target, ended = Target(), []
+    faults = Faults.script([2, "hang"])
+    call = faults.wrap(target)
+
+    async def caller() -> None:
+        try:
+            await call()
+        finally:
+            ended.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await anyio.sleep(1)
+        group.start_soon(call)
+        group.start_soon(caller)
+        await anyio.sleep(2)
+        group.cancel_scope.cancel()
+    assert target.reached == 2
+    assert ended == [1]
+
+
+@asynchronous
+async def test_a_stream_that_is_a_context_manager_stays_one() -> None:
+    """The stream's own entering and leaving take place, with the error that ended it."""
+    steps: list[object] = []
+
+    class Stream:
+        async def __aenter__(self) -> Self:
+            steps.append("entered")
+            return self
+
+        async def __aexit__(self, kind: object, error: object, _: object) -> bool:
+            steps.append(kind)
+            return True
+
+        def __aiter__(self) -> AsyncGenerator[int]:
+            return count(3)
+
+    async def create() -> Stream:
+        return Stream()
+
+    async with await Faults(cut_after=1).wrap(create)() as stream:
+        _ = [number async for number in stream]
+    assert steps == ["entered", ConnectionResetError]
