@@ -39,7 +39,8 @@ class Bucket:
     How many units may pass, and when the next ones may.
 
     Who must be quick may take one unit without a call: ``new = max(tat, now) + interval``, and if
-    ``new - now <= tolerance`` then ``tat = new``. If not, `try_take` knows more.
+    ``new - now <= tolerance`` then ``tat = new``. If not, `try_take` knows more. (The quick way does not count spells,
+    so a unit that time has made good may then be put back once more.)
 
     Args:
         allowance: So many units in each *window*.
@@ -286,7 +287,7 @@ class Buckets:
 
     def spells(self) -> tuple[int, ...]:
         """Return what `put_back` needs to know, read right after the taking."""
-        return tuple(bucket.spell for bucket in self.all)
+        return tuple([bucket.spell for bucket in self.all])
 
     def put_back(self, spells: tuple[int, ...], requests: float, tokens: float) -> None:
         """Put back what was taken when `spells` were read."""

@@ -61,11 +61,11 @@ class Line:
         most: So many may wait.
     """
 
-    __slots__ = ("_buckets", "_most", "_names", "_places", "_requests", "_tokens")
+    __slots__ = ("_buckets", "_labels", "_most", "_places", "_requests", "_tokens")
 
     def __init__(self, buckets: Buckets, names: dict[Bucket, str], most: int) -> None:
         self._buckets = buckets
-        self._names = names
+        self._labels = {bucket: f"{bucket.allowance:g} {name}" for bucket, name in names.items()}
         self._most = most
         self.clear()
 
@@ -88,19 +88,17 @@ class Line:
     def refusal(self, now: float, requests: float, tokens: float, reason: Reason = Reason.RATE_LIMITED) -> RateRefusal:
         """Say why there is no room for so much, behind those who wait already."""
         buckets = self._buckets
-        for what, wanted, most in (
-            ("requests", requests, buckets.most_requests),
-            ("tokens", tokens, buckets.most_tokens),
-        ):
-            if wanted > most:
-                figures = f"{wanted:g} {what} at once, but only {most:g} ever fit"
-                return RateRefusal(Reason.RATE_OVERSIZED, None, figures)
-        waits = {bucket: bucket.queue(now, self._requests + requests) for bucket in buckets.requests}
-        waits |= {bucket: bucket.queue(now, self._tokens + tokens) for bucket in buckets.tokens}
-        slowest = max(waits, key=waits.__getitem__)
-        return RateRefusal(
-            reason, waits[slowest], f"{slowest.allowance:g} {self._names[slowest]}", waiting=len(self._places)
-        )
+        if requests > buckets.most_requests:
+            return _oversized(requests, "requests", buckets.most_requests)
+        if tokens > buckets.most_tokens:
+            return _oversized(tokens, "tokens", buckets.most_tokens)
+        slowest, longest = buckets.all[0], -1.0
+        for row, wanted in ((buckets.requests, self._requests + requests), (buckets.tokens, self._tokens + tokens)):
+            for bucket in row:
+                wait = bucket.queue(now, wanted)
+                if wait > longest:
+                    slowest, longest = bucket, wait
+        return RateRefusal(reason, longest, self._labels[slowest], len(self._places))
 
     def enter(self, place: Place, now: float) -> RateRefusal | None:
         """Put *place* at the end. If the line is full, somebody less important has to go, or *place* itself."""
@@ -163,3 +161,7 @@ class Line:
         victim.waiter = None
         self.leave(victim)
         return True
+
+
+def _oversized(wanted: float, what: str, most: float) -> RateRefusal:
+    return RateRefusal(Reason.RATE_OVERSIZED, None, f"{wanted:g} {what} at once, but only {most:g} ever fit")

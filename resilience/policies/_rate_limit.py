@@ -47,7 +47,7 @@ class RateLimitSnapshot:
         mode: ``enforce``, ``shadow`` or ``disabled``.
         windows: Its windows, the shortest first, requests before tokens.
         waiting: How many callers wait for their turn.
-        rejected: How many were refused so far.
+        rejected: How many `RateLimit.acquire` has refused so far.
     """
 
     name: str

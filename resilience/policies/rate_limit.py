@@ -73,7 +73,9 @@ class RateLimit:
     __slots__ = (
         "__weakref__",
         "_buckets",
+        "_clamps",
         "_clock",
+        "_enforces",
         "_line",
         "_names",
         "_wall_clock",
@@ -115,6 +117,8 @@ class RateLimit:
         self._buckets, self._names = windows_of(settings)
         one = len(self._buckets.all) == 1 and len(self._buckets.requests) == 1
         self.fast = self._buckets.all[0] if one and settings.mode == "enforce" else None
+        self._clamps = settings.oversized == "clamp"
+        self._enforces = settings.mode == "enforce"
         self.rejected = 0
         self._line = Line(self._buckets, self._names, settings.max_queue)
         _limits.add(self)
@@ -158,11 +162,7 @@ class RateLimit:
         Raises:
             ValueError: A number is negative or not finite.
         """
-        answer = self._attempt(*self._needed(requests, tokens))
-        if isinstance(answer, RateRefusal):
-            with self.lock:
-                self.rejected += 1
-        return answer
+        return self._attempt(*self._needed(requests, tokens))
 
     async def acquire(
         self,
@@ -198,7 +198,7 @@ class RateLimit:
     def outlook(self, *, tokens: float | None = None, requests: float = 1) -> RateRefusal | None:
         """Return why `acquire` would refuse a call at this moment, None if it would not; takes nothing."""
         needed = self._needed(requests, tokens)
-        if self.settings.mode != "enforce":
+        if not self._enforces:
             return None
         with self.lock:
             now = self._clock()
@@ -221,15 +221,15 @@ class RateLimit:
         """Return what is to be taken, after defaults and, if so chosen, cut to what fits."""
         wanted = checked("tokens", self.settings.token_estimate if tokens is None else tokens)
         requests = checked("requests", requests)
-        if self.settings.oversized == "clamp":
+        if self._clamps:
             return min(requests, self._buckets.most_requests), min(wanted, self._buckets.most_tokens)
         return requests, wanted
 
     def _attempt(self, requests: float, tokens: float) -> Reservation | RateRefusal:
-        if self.settings.mode == "disabled":
+        if not self._enforces:
+            if self.settings.mode == "shadow":
+                return self._pretend(requests, tokens)
             return Reservation(self, requests, tokens, taken=False)
-        if self.settings.mode == "shadow":
-            return self._pretend(requests, tokens)
         with self.lock:
             now = self._clock()
             if self._line.try_take(now, requests, tokens):
