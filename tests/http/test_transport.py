@@ -209,10 +209,8 @@ class TestErrorBodies:
         http, site, provider = open_client(world.Site.reply(500, b"x" * 200_000), settings=settings)
         async with http:
             async with anyio.create_task_group() as group:
+                provider.subscribe(lambda _: group.cancel_scope.cancel(), RetryScheduled)
                 group.start_soon(http.get, "/")
-                while not world.events.of(RetryScheduled):
-                    await anyio.sleep(0.001)
-                group.cancel_scope.cancel()
             assert site.requests == 1
             assert provider.snapshot().in_flight == 0
             assert not world.pool(http).connections
