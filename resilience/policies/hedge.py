@@ -194,12 +194,14 @@ class Hedge:
 
     def tell_launched(self, delay: float, operation: str = "") -> None:
         """Count and tell that a second attempt leaves, *delay* seconds after the first."""
-        self.launched += 1
+        with self._lock:
+            self.launched += 1
         self.bus.emit(HedgeLaunched(provider=self.name, operation=operation, time=self._wall_clock(), delay=delay))
 
     def tell_won(self, duration: float, operation: str = "") -> None:
         """Count and tell that a second attempt was the first to answer, *duration* seconds after the call began."""
-        self.won += 1
+        with self._lock:
+            self.won += 1
         self.bus.emit(HedgeWon(provider=self.name, operation=operation, time=self._wall_clock(), duration=duration))
 
     def snapshot(self) -> HedgeSnapshot:
