@@ -23,12 +23,7 @@ from resilience._core.states import Permit
 from resilience._core.words import UNSET, Reason, Usage, Verdict
 from resilience.admission import Admission
 from resilience.classify import attach
-from resilience.errors import (
-    ProviderError,
-    ResilienceError,
-    annotate,
-    leave,
-)
+from resilience.errors import ProviderError, ResilienceError, UnacceptableResult, annotate, leave
 from resilience.failure import Delivery, Failure, FailureKind
 from resilience.guard import here, is_inside
 from resilience.lane import SLACK, Lane
@@ -156,6 +151,8 @@ class Attempted:
             self._tell.timed_out(error, self.attempt, now - began)
         if not nested:
             runtime.obey(failure, now)
+        if runtime.limits is not None:
+            runtime.limits.heed(error.result if isinstance(error, UnacceptableResult) else error, began)
         self._tell.failed(failure, self.attempt, now - began)
         if self.follow is not None:
             reason = self.follow(failure, nested)

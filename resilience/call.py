@@ -60,6 +60,8 @@ class Call(Attempted):
                         raise
                 else:
                     self._began = attempt.began
+                    if self.runtime.limits is not None:
+                        self.runtime.limits.heed(result, attempt.began)
                     if not hold:
                         self.succeeded(attempt.began, result)
                     return result

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, TypeAlias, final
 from resilience._core.bucket import Bucket
 from resilience._core.states import Period
 from resilience._core.words import Usage, Verdict
+from resilience.classify._foreign import safely
 from resilience.common import Common, Tools
 from resilience.errors import CallRejected
 from resilience.events import EventBus
@@ -274,6 +275,15 @@ class Limits:
             self._learn(failure, latency)
         if bulkhead is not None and bulkhead.waiting:
             bulkhead.freed()
+
+    def heed(self, thing: object, sent: float) -> None:
+        """Let the headers of a response, or of an error that carries one, tighten the rate limit."""
+        if self.rate is not None and self.rate.settings.follow_headers:
+            headers = safely(thing, "headers")
+            if headers is None:
+                headers = safely(safely(thing, "response"), "headers")
+            if headers is not None:
+                self.rate.follow(headers, sent=sent)
 
     def _learn(self, failure: Failure | None = None, latency: float | None = None) -> None:
         """Tell those limits that learn what has become of attempts since the last time, those on the fast path too."""

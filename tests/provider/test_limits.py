@@ -24,7 +24,7 @@ from resilience import (
     Throttled,
     Usage,
 )
-from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged
+from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged, RateLimitTightened
 
 pytestmark = pytest.mark.anyio
 
@@ -336,6 +336,26 @@ async def test_a_later_refusal_gives_back_what_was_taken(world) -> None:
             assert (await view.try_execute(world.script("never"))).reason is Reason.BULKHEAD_FULL
         assert provider.snapshot().rate_limit.windows[0].remaining == 9
         assert provider.snapshot().cost.used == 0
+
+
+class Response:
+    def __init__(self, **headers: str) -> None:
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+async def test_the_providers_own_headers_are_followed(world) -> None:
+    """What it says is left, in a response or with an error, holds if it is less than we had counted."""
+    provider = world.provider(rate_limit={"requests_per_minute": 60, "max_wait": 0}, retry={"enabled": False})
+
+    def left() -> int:
+        return provider.snapshot().rate_limit.windows[0].remaining
+
+    said = {"x_ratelimit_limit_requests": "60", "x_ratelimit_reset_requests": "30s"}
+    await provider.with_options(timeout=9).execute(world.script(Response(**said, x_ratelimit_remaining_requests="30")))
+    assert left() == 30
+    await provider.try_execute(world.script(world.status(500, **said, x_ratelimit_remaining_requests="2")))
+    assert left() == 2
+    assert [event.remaining for event in world.heard(RateLimitTightened)] == [30, 2]
 
 
 # -- money and restraint -----------------------------------------------------------------------------------------------
