@@ -79,6 +79,11 @@ def hedge_for(runtime: ProviderRuntime, plan: Plan) -> Hedge:
     return hedge
 
 
+def _decide_nothing(_failure: Failure, _nested: bool) -> Reason | None:
+    """Leave it to the first attempt, or to the end, what the second one's failure means."""
+    return None
+
+
 @final
 class _Contest(Generic[T]):
     """The two attempts of one call."""
@@ -186,7 +191,7 @@ class _Contest(Generic[T]):
             return None
         second = Call(first.runtime, first.plan, first.began)
         second.attempt, second.key = first.attempt, first.key  # it is the same call, counted once
-        second.follow = lambda *_: None
+        second.follow = _decide_nothing
         attempt: Guard | None = None
         try:
             attempt = await second.enter_at_once()
