@@ -18,13 +18,16 @@ from resilience.testing import Fault, Faults, MisbehavingProvider, MisbehavingTr
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])]
 
 
-def body(library: ModuleType) -> object:
+def body(library: ModuleType, closed: list[str]) -> object:
     """A body of four chunks."""
 
     class Body(library.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             for chunk in (b"a", b"b", b"c", b"d"):
                 yield chunk
+
+        async def aclose(self) -> None:
+            closed.append("closed")
 
     return Body()
 
@@ -35,13 +38,14 @@ class Wire:
     def __init__(self, library: ModuleType) -> None:
         self.library = library
         self.arrived: list[str] = []
+        self.closed: list[str] = []
 
     def client(self, faults: Faults, **options: object) -> object:
         """A client whose requests meet *faults* before they arrive."""
 
         def answer(request: object) -> object:
             self.arrived.append(request.method)
-            return self.library.Response(200, stream=body(self.library))
+            return self.library.Response(200, stream=body(self.library, self.closed))
 
         inner = self.library.MockTransport(answer)
         return self.library.AsyncClient(transport=faults.transport(inner), base_url="http://provider", **options)
@@ -72,6 +76,7 @@ async def test_errors_are_the_librarys_own(
     failure = classify(caught.value)
     assert (failure.kind, failure.delivery) == expected
     assert wire.arrived == (["POST"] if step == "lost_answer" else [])
+    assert len(wire.closed) == len(wire.arrived)
     assert caught.value.request.method == "POST"
 
 
@@ -101,6 +106,7 @@ async def test_bodies_are_cut(library: ModuleType) -> None:
             async with client.stream("GET", "/") as response:
                 seen += [chunk async for chunk in _noting(response, seen)]
         assert seen == [b"a", b"b"]
+    assert wire.closed == ["closed"]
     assert faults.kinds == ["cut"]
 
 

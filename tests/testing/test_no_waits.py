@@ -96,6 +96,16 @@ async def test_a_gate_that_was_not_waited_for_opens(events: EventRecorder) -> No
     assert anyio.current_time() == 0
 
 
+async def test_a_wait_for_the_gate_counts_against_the_deadline(events: EventRecorder) -> None:
+    """What was not waited at the gate is taken from the time of the call, as if it had been."""
+    openai = provider(events, timeout=TimeoutSettings(attempt=10, total=10))
+    with no_waits(), Faults.script([Fault("rate_limit", retry_after=4), "hang"]).inject(openai):
+        assert not (await openai.with_options(retry=False).try_execute(answer)).ok
+        outcome = await openai.try_execute(answer)
+    assert 5 < outcome.error.limit < 6
+    assert anyio.current_time() == pytest.approx(outcome.error.limit)
+
+
 async def test_a_gate_that_is_closed_for_too_long_refuses_as_ever(events: EventRecorder) -> None:
     """A pause beyond what a call may wait is a refusal."""
     openai = provider(events)

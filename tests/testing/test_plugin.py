@@ -46,6 +46,23 @@ def anyio_backend(request):
     return virtual_backend(request.param)
 """
 
+CLOCK = """
+import anyio
+import pytest
+
+from resilience.events import CallRecovered
+from resilience.testing import Faults
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_registry_follows_the_backend(resilience_registry, resilience_events):
+    await anyio.sleep(60)
+    with Faults.script(["server_error", 3]).inject("openai"):
+        await resilience_registry.provider("openai").execute(anyio.sleep, 5)
+    assert resilience_events.only(CallRecovered).duration == anyio.current_time() - 60 >= 8
+"""
+
 # The application under test: handles at the top of a module, the default registry, real back-offs.
 APPLICATION = """
 from resilience import ResilientProvider
@@ -74,6 +91,8 @@ import application
 from resilience import CircuitState, ProviderSettings, ResilientProvider, RetrySettings, Settings, default_registry
 from resilience.events import CallRecovered
 
+recorders = []
+
 
 @pytest.fixture
 def resilience_settings():
@@ -101,11 +120,15 @@ async def test_each_test_has_a_fresh_registry(turn, virtual_time, resilience_reg
     assert resilience_events.only(CallRecovered).attempts == 3
     assert ResilientProvider("openai").snapshot().retries == 2
     application.openai.breaker.open()
+    recorders.append((resilience_events, len(resilience_events)))
 
 
 def test_afterwards_all_is_as_before():
     assert application.openai.breaker.state is CircuitState.CLOSED
     assert application.openai.snapshot().retries == 0
+    application.openai.breaker.open()
+    application.openai.breaker.close()
+    assert [len(recorder) for recorder, _ in recorders] == [count for _, count in recorders]
 
 
 @pytest.mark.anyio
@@ -181,12 +204,13 @@ def test_the_plugin_alone_does_as_much(tmp_path: Path) -> None:
     """With the plugin, a fixture for the backend is all that it takes."""
     (tmp_path / "conftest.py").write_text(BACKENDS)
     (tmp_path / "test_stuck.py").write_text(STUCK)
-    check_stuck(run(tmp_path, "-p", "anyio", "-p", "_resilience_pytestplugin"))
+    (tmp_path / "test_clock.py").write_text(CLOCK)
+    check_stuck(run(tmp_path, "-p", "anyio", "-p", "_resilience_pytestplugin"), passed=3)
 
 
-def check_stuck(output: str) -> None:
+def check_stuck(output: str, *, passed: int = 1) -> None:
     """Both tests failed, for the reason they should."""
-    assert "2 failed, 1 passed" in output
+    assert f"2 failed, {passed} passed" in output, output
     for backend in ("asyncio", "trio"):
         assert f"FAILED test_stuck.py::test_stuck[{backend}]" in output
     assert output.count("DeadlockError: deadlock at virtual time 0 s") >= 2

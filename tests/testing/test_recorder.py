@@ -69,6 +69,8 @@ async def test_a_test_can_wait_for_an_event() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(later)
+        group.start_soon(events.wait_for, CallWasRejected)
+        group.start_soon(events.wait_for, CallRecovered)
         assert await events.wait_for(CallRecovered) is RECOVERED
         assert anyio.current_time() == 3
         await events.wait_for(CallRecovered)
