@@ -315,15 +315,12 @@ class Outcomes(Generic[T]):
 
     async def _next(self) -> tuple[int, Any] | None:
         """Wait until there is room for one more outcome, and take an item; None if there is none."""
+        # Fewer workers wait than outcomes are to be taken, and each that is taken wakes one: nobody waits for ever.
         while self._reserved - self._taken >= self._room and not self._source.over:
             self._idle.append(event := anyio.Event())
             await event.wait()
         self._reserved += 1
-        found = None if self._stopping else await self._source.take()
-        if found is None:
-            while self._idle:
-                self._idle.popleft().set()
-        return found
+        return None if self._stopping else await self._source.take()
 
     def _is_soiled(self) -> bool:
         """Whether a call has left something behind in this task's context."""

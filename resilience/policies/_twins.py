@@ -13,7 +13,7 @@ does not, but can be filled in by hand      the same class, made without its ``_
 neither                                     a `ResilienceError` whose cause is the error itself
 ==========================================  ==========================================================================
 
-"Faithfully" is checked, not believed: class, arguments, attributes, slots and text have to be the same.
+"Faithfully" is checked, not believed: class, arguments, attributes and text have to be the same.
 """
 
 from __future__ import annotations
@@ -159,11 +159,7 @@ def _is_faithful(twin: BaseException, error: BaseException, args: tuple[object, 
         return False
     if args is not None:  # the members of a group, made anew
         return True
-    return len(twin.args) == len(error.args) and all(map(_same, twin.args, error.args)) and _same_slots(twin, error)
-
-
-def _same_slots(twin: BaseException, error: BaseException) -> bool:
-    return all(_same(_read(member, twin), _read(member, error)) for member in _members(error))
+    return len(twin.args) == len(error.args) and all(map(_same, twin.args, error.args))
 
 
 def _read(member: Any, error: BaseException) -> object:

@@ -292,7 +292,7 @@ class Coalescer:
                 self.bus.emit(CallCoalesced(provider=self.name, operation=operation, time=self._wall_clock()))
             with anyio.move_on_after(patience) if patience < math.inf else nullcontext() as scope:
                 await seat.event.wait()
-            if scope is not None and scope.cancelled_caught and not seat.answered:
+            if scope is not None and scope.cancelled_caught:
                 elapsed = anyio.current_time() - began
                 raise CallTimeout(self.name, operation, "total", patience, elapsed)
         except BaseException:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -521,6 +521,50 @@ class Disguised(Exception):
         return Plain, self.args
 
 
+class Registered(Exception):
+    """Only a function of its own can make it, and copying knows that function."""
+
+    def __new__(cls, *args: object, through: object = None) -> Self:
+        if through is not Registered.make:
+            raise RuntimeError("not like this")
+        return super().__new__(cls, *args)
+
+    def __init__(self, *args: object, through: object = None) -> None:
+        super().__init__(*args)
+
+    @staticmethod
+    def make(*args: object) -> Registered:
+        return Registered(*args, through=Registered.make)
+
+    def __reduce__(self) -> Any:
+        return Registered.make, self.args
+
+
+class Prefixed(Exception):
+    """Looks the same when it is not."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__("prefix", *args)
+
+    def __str__(self) -> str:
+        return "prefixed"
+
+
+class Hidden(Exception):
+    """Keeps its text where nobody can copy it from."""
+
+    texts: ClassVar[dict[int, str]] = {}
+
+    @staticmethod
+    def made() -> Hidden:
+        error = Hidden()
+        Hidden.texts[id(error)] = "hidden"
+        return error
+
+    def __str__(self) -> str:
+        return self.texts.get(id(self), "lost")
+
+
 def forgetful() -> Exception:
     error = Forgetful("text")
     error.request_id = "r-1"  # type: ignore[attr-defined]
@@ -541,6 +585,8 @@ COPIED = [
     lambda: Itself("itself"),
     lambda: Figures(Array()),
     forgetful,
+    lambda: Registered.make("text"),
+    lambda: Prefixed(5),
     lambda: Disguised("text"),
     http_error,
     lambda: OSError(2, "No such file", "name"),
@@ -570,6 +616,18 @@ async def test_each_sharer_gets_an_error_of_its_own(make: Callable[[], Exception
     assert original.__notes__ == ["a note"]
 
 
+async def test_a_note_on_one_error_is_on_no_other() -> None:
+    """Each sharer's notes are its own, too."""
+    error = Plain("text")
+    error.add_note("a note")
+    shared = SharedError(error, "s3")
+    one, other = shared.another(), shared.another()
+    one.add_note("mine")
+    assert len(one.__notes__) == 3
+    assert len(other.__notes__) == 2
+    assert error.__notes__ == ["a note"]
+
+
 @pytest.mark.parametrize(
     "name, make",
     [
@@ -592,7 +650,7 @@ def invalid() -> Exception:
     raise AssertionError
 
 
-@pytest.mark.parametrize("make", [Unmakeable.made, invalid])
+@pytest.mark.parametrize("make", [Unmakeable.made, Hidden.made, invalid])
 async def test_an_error_that_cannot_be_copied_is_wrapped(make: Callable[[], Exception]) -> None:
     """Each sharer gets an error of ours that names its class and is chained to it."""
     original = make()
@@ -651,7 +709,8 @@ async def test_a_group_of_errors_comes_along_whole() -> None:
         except ValueError as error:
             members.append(error)
     group = ExceptionGroup("both", [*members, ExceptionGroup("inner", [members[0]])])
-    members[1].__cause__ = group  # leads back
+    for member in members:
+        member.__cause__ = group  # leads back, on every way
     shared = SharedError(group, "s3").another()
     assert isinstance(shared, ExceptionGroup)
     assert str(shared) == str(group)

@@ -170,6 +170,7 @@ async def test_any_async_iterable_will_do(provider: ResilientProvider) -> None:
     class Pages:
         def __init__(self) -> None:
             self.left = 3
+            self.closed = False
 
         def __aiter__(self) -> Pages:
             return self
@@ -181,9 +182,11 @@ async def test_any_async_iterable_will_do(provider: ResilientProvider) -> None:
             return 1
 
         async def aclose(self) -> None:
-            raise AssertionError("not ours to close")
+            self.closed = True
 
-    assert values(await batch(provider, Work(), Pages())) == [10] * 3
+    pages = Pages()
+    assert values(await batch(provider, Work(), pages)) == [10] * 3
+    assert not pages.closed
 
 
 async def test_an_iterator_of_the_users_is_not_closed(provider: ResilientProvider, tmp_path: Any) -> None:
@@ -393,6 +396,17 @@ async def test_leaving_early_leaves_nothing(kind: str, provider: ResilientProvid
         assert len(source.tasks) <= 1, "a generator was closed in another task than the one that iterated it"
 
 
+@KINDS
+async def test_a_source_that_was_begun_before_is_closed_too(kind: str, provider: ResilientProvider) -> None:
+    """Somebody has looked at its first item; the batch is left before it has asked for the next."""
+    source = Source([1, 2, 3])
+    items = source.iterate(kind)
+    await anext(items) if kind == "async" else next(items)
+    async with batch(provider, Work(), items):
+        pass
+    assert source.closed
+
+
 async def test_a_source_that_fails_to_close_is_logged(
     provider: ResilientProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -584,6 +598,20 @@ async def test_a_call_finds_nothing_of_the_call_before(provider: ResilientProvid
     await batch(provider, leave_a_mark, range(1, 50), concurrency=4)
     assert seen == [7] * 49
     assert MARK.get() == 7
+
+
+async def test_workers_that_are_replaced_are_as_many_as_before(provider: ResilientProvider) -> None:
+    """Concurrency is what was asked for, whatever calls leave behind."""
+    work = Work()
+
+    async def leave_a_mark(item: int) -> None:
+        MARK.set(item)
+        await work(1)
+
+    began = anyio.current_time()
+    await batch(provider, leave_a_mark, range(40), concurrency=4)
+    assert work.most == 4
+    assert anyio.current_time() - began == pytest.approx(10)
 
 
 def on_asyncio(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

@@ -50,7 +50,7 @@ def test_outside_a_call_there_is_nothing() -> None:
 
 def test_a_call_tells_what_it_was_given_and_nothing_afterwards() -> None:
     """Key and deadline can be read between enter and leave, and are gone after it."""
-    clock = Clock()
+    clock, before = Clock(), contextvars.copy_context()
     entered = enter(CallContext(key="k", deadline=RemainingTime(130.0, clock)))
     left = deadline()
     assert idempotency_key() == "k"
@@ -58,6 +58,7 @@ def test_a_call_tells_what_it_was_given_and_nothing_afterwards() -> None:
     assert (left.at, left.remaining(), left.expired) == (130.0, 30.0, False)
     leave(entered)
     assert (idempotency_key(), deadline()) == (None, None)
+    assert contextvars.copy_context() == before, "something stays behind in the caller's context"
 
 
 def test_leaving_twice_changes_nothing() -> None:
