@@ -230,7 +230,8 @@ class Hedge:
         Await ``func(*args, **kwargs)``, and a second one beside it if the first takes unusually long.
 
         The first result counts. The other attempt is cancelled and waited for; if it has a result all the same, that
-        is closed (``aclose`` or ``close``).
+        is closed (``aclose`` or ``close``). The second attempt runs in a task of its own, so what *func* returns must
+        not hold a cancel scope or a task group open.
 
         Raises:
             Exception: The first attempt's own error; a note tells of the second one's.
