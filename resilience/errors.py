@@ -273,7 +273,10 @@ class AllProvidersFailed(ResilienceError):
 
 def _brief(error: BaseException) -> str:
     """Say of *error* what is safe to show: our own texts hold no payload, those of others may."""
-    return str(error).partition(": ")[2] if isinstance(error, ResilienceError) else type(error).__name__
+    if isinstance(error, ResilienceError):
+        return str(error).partition(": ")[2]
+    failure: Failure | None = vars(error).get("__resilience_failure__")  # what `failure_of` returns
+    return f"{failure.kind} ({type(error).__name__})" if failure is not None else type(error).__name__
 
 
 _NOTE = "resilience: "

@@ -39,6 +39,10 @@ ErrorRule: TypeAlias = FailureKind | type[BaseException] | Callable[[BaseExcepti
 On: TypeAlias = ErrorRule | tuple[ErrorRule, ...] | None
 """Which errors lead on: one rule, or any of several; None: the usual ones."""
 
+# Classifying our own refusals would only find this.
+_REFUSED = Failure(
+    kind=FailureKind.REJECTED, category=Category.FATAL, error_type="CallRejected", delivery=Delivery.UNSENT
+)
 # A provider that says no in these ways has done nothing: asking another one does nothing twice.
 _NOTHING_DONE = frozenset(
     {
@@ -170,7 +174,7 @@ class Tried:
         """Note that *provider* did not answer at *place*; a second note of a place replaces the first."""
         error = outcome.error
         assert error is not None  # noqa: S101  # whoever answered ends it
-        failure = outcome.failure or provider._current().classify(error)
+        failure = _REFUSED if outcome.rejected else outcome.failure or provider._current().classify(error)
         answer = Answer(place, provider, error, failure, outcome.rejected)
         self.answers = [*(one for one in self.answers if one.place is not place), answer]
         return answer
@@ -194,15 +198,16 @@ class Tried:
         """Tell that the call goes on with *to*, and close a result that nobody wanted."""
         last = self.last
         runtime = last.provider._current()
-        runtime.bus.emit(
-            FellBack(
-                provider=runtime.name,
-                operation=last.provider._plan().operation,
-                time=runtime.wall_clock(),
-                to=to,
-                reason=last.reason,
+        if runtime.bus.hears(FellBack):
+            runtime.bus.emit(
+                FellBack(
+                    provider=runtime.name,
+                    operation=last.provider._plan().operation,
+                    time=runtime.wall_clock(),
+                    to=to,
+                    reason=last.reason,
+                )
             )
-        )
         if isinstance(last.error, UnacceptableResult):
             await dispose(last.error.result)
 
