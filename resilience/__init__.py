@@ -47,6 +47,7 @@ from resilience.policies.deadline import Deadline as Deadline
 from resilience.policies.hedge import Hedge as Hedge
 from resilience.policies.rate_limit import RateLimit as RateLimit
 from resilience.policies.retry import RetryHandler as RetryHandler
+from resilience.pool import Ejection as Ejection
 from resilience.pool import Member as Member
 from resilience.pool import ProviderPool as ProviderPool
 from resilience.provider import ResilientProvider as ResilientProvider
@@ -90,6 +91,7 @@ __all__ = [
     "Deadline",
     "DeadlineExceeded",
     "Delivery",
+    "Ejection",
     "Failure",
     "FailureKind",
     "FallbackChain",

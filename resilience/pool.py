@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast, final
 from weakref import WeakSet
 
-from resilience._core.router import Ejected, Ejection, Outliers, Returned, Weights
+from resilience._core.router import Ejected, Outliers, Returned, Weights
+from resilience._core.router import Ejection as Ejection
 from resilience._core.states import CircuitState
 from resilience._core.words import Verdict
 from resilience.errors import ConfigurationError
