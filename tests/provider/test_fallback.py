@@ -60,6 +60,15 @@ async def test_the_first_that_answers_is_enough(world: World) -> None:
     assert (first.given, second.calls) == ([((1,), {"x": 2})], 0)
 
 
+async def test_a_chain_begins_at_a_provider(world: World) -> None:
+    """`ResilientProvider.fallback_to` makes the chain, with a name or a provider, a function and its rules."""
+    a, b = pair(world)
+    chain = a.fallback_to("anthropic", world.script("two"), on=TimeoutError)
+    assert await chain.execute(world.script(TimeoutError)) == "two"
+    assert not (await chain.try_execute(world.script(ConnectionError))).ok
+    assert await a.fallback_to(b).execute(world.script(ConnectionError, "same")) == "same"
+
+
 async def test_a_failure_leads_to_the_next_with_the_same_arguments(world: World) -> None:
     """The next provider's own function gets the same arguments, and its answer is the answer."""
     first, second = world.script(world.status(500)), world.script("two")
