@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, Literal, Protocol, TypeAlias, cast, final
 
 from resilience.testing.fault import Fault, FaultKind, MakeError, check_seconds, kind_of
@@ -102,6 +103,4 @@ def _range(latency: float | tuple[float, float]) -> tuple[float, float]:
 
 
 def _held_up(fault: Fault, seconds: float) -> Fault:
-    if not seconds:
-        return fault
-    return Fault(fault.kind, seconds, fault.error, fault.status, fault.retry_after, fault.after, fault.seconds)
+    return replace(fault, latency=seconds) if seconds else fault

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from resilience._core.words import UNSET, Unset
 
@@ -111,12 +111,27 @@ class Fault:
     """
 
     kind: FaultKind
+    _: KW_ONLY
     latency: float = 0.0
     error: BaseException | MakeError | None = None
     status: int | None = None
     retry_after: float | Unset | None = UNSET
     after: int | None = None
     seconds: float | None = None
+
+    if TYPE_CHECKING:  # what the generated one takes: a word becomes the kind that it names
+
+        def __init__(
+            self,
+            kind: FaultKind | str,
+            *,
+            latency: float = 0.0,
+            error: BaseException | MakeError | None = None,
+            status: int | None = None,
+            retry_after: float | Unset | None = UNSET,
+            after: int | None = None,
+            seconds: float | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", kind_of(self.kind))
