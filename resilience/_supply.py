@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import anyio
 
@@ -61,10 +61,10 @@ class Shelf:
         self.count += 1
         return number, item
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close a generator; other iterators are not ours to close."""
         self.over = True
-        if isinstance(self._iterator, Generator):
+        if _is_generator(self._iterator):
             try:
                 self._iterator.close()
             except Exception:
@@ -118,7 +118,7 @@ class Feed:
         return ask.found
 
     async def run(self) -> None:
-        """Ask the source for as many items as somebody waits for."""
+        """Ask the source for as many items as somebody waits for, until it ends or this is cancelled; then close it."""
         try:
             while True:
                 while not self._asks:
@@ -143,17 +143,21 @@ class Feed:
                 self._asks.popleft().event.set()
             await self._close()
 
-    async def close(self) -> None:
-        """Close a generator that was never asked; `run` closes what it has begun."""
-        await self._close()
-
     async def _close(self) -> None:
-        if isinstance(self._iterator, AsyncGenerator):
+        if _is_async_generator(self._iterator):
             with anyio.move_on_after(_CLOSING, shield=True):
                 try:
                     await self._iterator.aclose()
                 except Exception:
                     _complain()
+
+
+def _is_generator(iterator: object) -> TypeGuard[Generator[Any, Any, Any]]:
+    return isinstance(iterator, Generator)
+
+
+def _is_async_generator(iterator: object) -> TypeGuard[AsyncGenerator[Any, Any]]:
+    return isinstance(iterator, AsyncGenerator)
 
 
 def _complain() -> None:

@@ -146,8 +146,7 @@ class Batch(Generic[T]):
         try:
             await self._group.__aexit__(None, None, None)
         finally:
-            await self._entered.close()
-            self._entered.forget()
+            self._entered.end()
 
     def __aiter__(self) -> NoReturn:
         raise TypeError("write `async with provider.map(...) as outcomes:` and iterate over the outcomes inside")
@@ -235,14 +234,11 @@ class Outcomes(Generic[T]):
     async def collect(self) -> list[Outcome[T]]:
         """Make all calls and return their outcomes."""
         try:
-            try:
-                await self.drive()
-            finally:
-                await self.close()
+            await self.drive()
             self._raise_failure()
             await self._check_end()
         finally:
-            self.forget()
+            self.end()
         if self._terms.ordered:
             return [self._ready[number] for number in range(len(self._ready))]
         return list(self._ready.values())
@@ -278,12 +274,10 @@ class Outcomes(Generic[T]):
             self._ended = True
             self._tell_taker()
 
-    async def close(self) -> None:
-        """Close the source if it is a generator, and not closed yet."""
-        await self._source.close()
-
-    def forget(self) -> None:
-        """Drop the errors that nobody has taken: they hold frames that hold this object."""
+    def end(self) -> None:
+        """Close the source, and drop the errors that nobody has taken: they hold frames that hold this object."""
+        if isinstance(self._source, Shelf):  # a feed ends with its task
+            self._source.close()
         self._failure = self._source.error = None
         self._func = self._terms.func
 
@@ -316,7 +310,7 @@ class Outcomes(Generic[T]):
     async def _next(self) -> tuple[int, Any] | None:
         """Wait until there is room for one more outcome, and take an item; None if there is none."""
         # Fewer workers wait than outcomes are to be taken, and each that is taken wakes one: nobody waits for ever.
-        while self._reserved - self._taken >= self._room and not self._source.over:
+        while self._reserved - self._taken >= self._room:
             self._idle.append(event := anyio.Event())
             await event.wait()
         self._reserved += 1

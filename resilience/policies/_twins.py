@@ -22,7 +22,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import suppress
 from types import MemberDescriptorType
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 from resilience._core.words import UNSET
 from resilience.errors import ResilienceError, leave
@@ -53,9 +53,8 @@ class SharedError:
         self._template = _deep_twin(error, {}, 0)
         self._error = error if self._template is None else None  # kept only where nothing else can stand for it
         if self._template is not None:
-            notes = vars(self._template).get(_NOTES)
             told = f"resilience: {name}: raised by an identical call that was under way"
-            leave(self._template, _NOTES, [*(notes if isinstance(notes, list) else ()), told])
+            leave(self._template, _NOTES, [*(_notes(self._template) or ()), told])
 
     def another(self) -> Exception:
         """Return a new exception that stands for the error."""
@@ -73,16 +72,20 @@ class SharedError:
 def _deep_twin(error: _E, made: dict[int, BaseException], depth: int) -> _E | None:
     """Return a likeness of *error* whose cause, context and members are likenesses too, or None."""
     made[id(error)] = error  # until there is a likeness: what leads back to it must not lead on for ever
-    args: tuple[object, ...] | None = None
-    if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
-        args = (group.message, [_stand_in(one, made, depth + 1) for one in group.exceptions])
-    twin = _twin(error, args)
+    twin = _twin(error, _args_of_group(error, made, depth + 1))
     if twin is not None:
         made[id(error)] = twin
         cause, context = (_link(linked, made, depth + 1) for linked in (error.__cause__, error.__context__))
         _chain(twin, cause, context, suppress=error.__suppress_context__)
     return twin
+
+
+def _args_of_group(error: object, made: dict[int, BaseException], depth: int) -> tuple[object, ...] | None:
+    """Return what a likeness of a group is made from; None if *error* is no group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return group.message, [_stand_in(one, made, depth) for one in group.exceptions]
 
 
 def _link(error: BaseException | None, made: dict[int, BaseException], depth: int) -> BaseException | None:
@@ -133,15 +136,21 @@ def _fill(twin: BaseException, error: BaseException) -> None:
     """Give *twin* its own list of notes, and what *error* keeps outside its ``__dict__``."""
     if twin is error:
         raise TypeError("it copies as itself")
-    notes = vars(error).get(_NOTES)
-    if isinstance(notes, list):
-        leave(twin, _NOTES, list(notes))
+    notes = _notes(error)
+    if notes is not None:
+        leave(twin, _NOTES, notes)
     for member in _members(error):
         with suppress(AttributeError, TypeError):  # unset, or read-only
             value = member.__get__(error)
             if _read(member, twin) is not value:  # an OSError tells a file name that is None from none
                 member.__set__(twin, value)
     twin.with_traceback(None)
+
+
+def _notes(error: BaseException) -> list[object] | None:
+    """Return a new list of *error*'s notes, or None if it has none (or something of its own in their place)."""
+    notes: object = vars(error).get(_NOTES)
+    return [*cast("list[object]", notes)] if isinstance(notes, list) else None
 
 
 def _members(error: BaseException) -> Iterator[Any]:

@@ -540,14 +540,14 @@ class Registered(Exception):
         return Registered.make, self.args
 
 
-class Prefixed(Exception):
+class Doubled(Exception):
     """Looks the same when it is not."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__("prefix", *args)
+    def __init__(self, figure: int) -> None:
+        super().__init__(2 * figure)
 
     def __str__(self) -> str:
-        return "prefixed"
+        return "doubled"
 
 
 class Hidden(Exception):
@@ -586,7 +586,7 @@ COPIED = [
     lambda: Figures(Array()),
     forgetful,
     lambda: Registered.make("text"),
-    lambda: Prefixed(5),
+    lambda: Doubled(5),
     lambda: Disguised("text"),
     http_error,
     lambda: OSError(2, "No such file", "name"),
