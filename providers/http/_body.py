@@ -32,6 +32,7 @@ class Covered:
         self._idle = idle
         self._library = library
         self._by_us = by_us and idle is not None
+        self._begun = False
         self._parts: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -51,8 +52,9 @@ class Covered:
                 error.add_note(f"resilience: nothing more of the body came for {self._idle:g} s (stream.idle)")
             self._end(error)
             raise
-        if self._hold is not None:
+        if self._begun and self._hold is not None:
             self._hold.renew()
+        self._begun = True
         return part
 
     async def _in_time(self, parts: AsyncIterator[bytes]) -> bytes:
@@ -70,7 +72,8 @@ class Covered:
         try:
             await self._body.aclose()
         finally:
-            self._end(_Left())
+            if self._hold is not None:
+                self._end(_Left())
 
     def __del__(self) -> None:
         if self._hold is not None:

@@ -44,6 +44,7 @@ _LOOKS: Final = 100  # after a failure so many requests are looked at for signs 
 # A client that waits for a connection of its own pool says nothing about the provider, and httpx's PoolTimeout tells
 # so. It has to come before our own timeout, which is evidence.
 _POOL_SHARE: Final = 0.9
+_COVERED: Final = ("read", "write")  # what lies within an attempt anyway
 
 _ANSWER: Final = "__resilience_answer__"  # on an error: the response that it stands for
 _OPEN: Final = "__resilience_open__"  # on a request: responses that still have to be closed
@@ -85,7 +86,10 @@ class Protected:
     ) -> None:
         self._library = library
         self._inner = inner
+        self._by_name = isinstance(provider, str)  # a handle may have an attempt timeout of its own
         self._native = isinstance(inner, library.pool)
+        self._in_memory = library.in_memory
+        self._covered = library.covered
         self._per_host = per_host
         self._registry = registry
         self._methods = _checked_methods(methods)
@@ -98,6 +102,7 @@ class Protected:
             self._options["propagate"] = True
         self._handle = _handle_on(provider, registry, per_host=per_host)
         self._views = self._views_of(self._handle)
+        self._again = self._views.again
         self._hosts: dict[str, _Views] = {}
         self._warned = False
         self._suspicions = 0
@@ -106,18 +111,22 @@ class Protected:
         """Send *request* as one call of the provider, and return the answer, whatever its status."""
         extensions = request.extensions
         settings = self._handle.settings
-        attempt, idle = settings.timeout.attempt, settings.stream.idle
-        timeouts = extensions.get("timeout", {})
-        pool, read = timeouts.get("pool"), timeouts.get("read")
-        if read is not None and idle is not None and read <= idle:
-            idle = None
-        scarce = attempt is not None and (pool is None or pool >= attempt)
-        if idle is not None or scarce:
-            # A copy, for inside only: the request stays as it was for whoever made it.
-            timeouts = {**timeouts, "pool": attempt * _POOL_SHARE} if attempt is not None and scarce else {**timeouts}
-            request.extensions = {**extensions, "timeout": timeouts}
+        given = extensions.get("timeout", {})
+        read, gap = given.get("read"), settings.stream.idle
+        if read is not None and gap is not None and read <= gap:
+            gap = None
+        # A copy, for inside only: the request stays as it was for whoever made it.
+        timeouts = dict(given)
+        if (attempt := settings.timeout.attempt) is not None and settings.enabled:
+            exact = self._by_name and _EXTENSION not in extensions
+            _reconcile(timeouts, attempt, phases=_COVERED if exact else ())
+        request.extensions = {**extensions, "timeout": timeouts}
         try:
-            hold = await self._view(request).hold(self._send, request)
+            usual = not (self._per_host or self._suspicions or _EXTENSION in extensions)
+            if usual and request.method in self._methods and isinstance(request.stream, self._in_memory):
+                hold: Any = await self._again.hold(self._send, request)
+            else:
+                hold = await self._view(request).hold(self._send, request)
         except Exception as error:
             refusal = await self._answer_for(request, error)
             if refusal is not None:
@@ -129,10 +138,14 @@ class Protected:
             request.extensions = extensions
             if _OPEN in vars(request):
                 await _discard(request, None)
-        answer: Response = hold.value
-        if idle is not None:
-            timeouts["read"] = idle  # httpx looks at it again when the body is read
-        self._cover(request, answer, hold, idle)
+        answer: Any = hold.value
+        timeouts["read"] = read if gap is None else gap  # httpx looks at it again when the body is read
+        body = answer.stream
+        if answer.status_code in _BODILESS or request.method == "HEAD" or isinstance(body, self._in_memory):
+            hold.end(slow=hold.slow)
+        else:
+            hold.value = None  # or the response would hold itself, and one that is forgotten would stay
+            answer.stream = self._covered(body, hold, gap, self._library, by_us=not self._native)
         return answer
 
     async def _answer_for(self, request: Request, error: Exception) -> Response | None:
@@ -241,15 +254,20 @@ class Protected:
         vars(error)[_ANSWER] = response
         return error
 
-    def _cover(self, request: Request, response: Response, hold: Any, idle: float | None) -> None:
-        """Let the body hold what the attempt holds, if there is one to wait for."""
-        body, library = response.stream, self._library
-        bodiless = response.status_code in _BODILESS or request.method == "HEAD"
-        if bodiless or isinstance(body, library.in_memory):
-            hold.end(slow=hold.slow)
-        else:
-            hold.value = None  # or the response would hold itself, and one that is forgotten would stay
-            response.stream = library.covered(body, hold, idle, library, by_us=not self._native)
+
+def _reconcile(timeouts: dict[str, float | None], attempt: float, *, phases: Collection[str]) -> None:
+    """
+    Fit a client's *timeouts* to the attempt's, in place.
+
+    One that is not shorter would never fire; without it there is one timer less, and no question whose it was.
+    """
+    pool = timeouts.get("pool")
+    if pool is None or pool >= attempt:
+        timeouts["pool"] = attempt * _POOL_SHARE
+    for phase in phases:
+        limit = timeouts.get(phase)
+        if limit is not None and limit >= attempt:
+            timeouts[phase] = None
 
 
 async def _discard(request: Request, answer: Response | None) -> None:

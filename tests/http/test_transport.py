@@ -388,6 +388,28 @@ class TestTimeouts:
         assert "nothing more of the body came" in "".join(caught.value.__notes__)
         assert registry.provider("api").breaker.state is CircuitState.OPEN
 
+    @pytest.mark.parametrize("read", [0.1, 60.0])
+    async def test_never_both(self, open_client: Any, world: Any, library: Any, read: float) -> None:
+        """A timeout of the client's that is not shorter leaves it to ours, so that the same one fires each time."""
+        settings = {"timeout": {"attempt": 0.1}, "retry": ONCE}
+        http, _, _ = open_client(world.Site.hang, settings=settings, timeout=read)
+        async with http:
+            with pytest.raises(CallTimeout):
+                await http.get("/")
+
+    @pytest.mark.parametrize("how", ["by a handle", "by the request", "by switching it off"])
+    async def test_a_longer_attempt(self, library: Any, serve: Any, world: Any, how: str) -> None:
+        """Where an attempt may last longer than the settings say, the client's own timeout still fires."""
+        site = serve(world.Site.hang)
+        registry = world.registry(timeout={"attempt": 0.1}, retry=ONCE, enabled=how != "by switching it off")
+        provider = registry.provider("api")
+        given: Any = provider.with_options(attempt_timeout=60.0) if how == "by a handle" else "api"
+        options = {} if how == "by a handle" else {"registry": registry}
+        extensions = {"resilience": {"attempt_timeout": 60.0}} if how == "by the request" else {}
+        async with library.client(given, base_url=site.url, trust_env=False, timeout=0.2, **options) as http:
+            with pytest.raises(library.module.ReadTimeout):
+                await http.get("/", extensions=extensions)
+
     async def test_the_request_stays_as_it_was(self, open_client: Any, world: Any) -> None:
         """What we change for the inside is not seen outside."""
         http, _, _ = open_client(world.Site.reply())
