@@ -148,6 +148,8 @@ class Source(Generic[T]):
         Args:
             error: What the stream ended with, for the context manager it came from.
         """
+        if self._is_closed:
+            return
         try:
             if isinstance(error, GeneratorExit):  # nothing runs us: there may be no loop, and no time to wait
                 await self._close(error)
@@ -159,6 +161,12 @@ class Source(Generic[T]):
                     await self._close(error)
         except Exception:
             _log.warning("a source could not be closed", exc_info=True, extra={"component": "stream"})
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether there is nothing to do: the usual end of a generator."""
+        iterator: object = getattr(self, "iterator", None)
+        return self._manager is None and inspect.isasyncgen(iterator) and iterator.ag_frame is None
 
     async def _close(self, error: BaseException | None) -> None:
         iterator: object = getattr(self, "iterator", None)

@@ -65,12 +65,20 @@ class ProviderError(ResilienceError):
         return f"{where}: {failure.kind} after {tries} ({failure.error_type}{status})"
 
 
+_WHAT_TOOK_LONG = {
+    "attempt": "attempt",
+    "connect": "opening the stream",
+    "first_item": "waiting for the first item",
+    "idle": "waiting for the next item",
+}
+
+
 class CallTimeout(ResilienceError, TimeoutError):
     """
     Our own deadline expired and interrupted the attempt.
 
-    ``args`` is ``(provider, operation, scope, limit, elapsed)``; *scope* is ``"attempt"`` or ``"total"``, *limit*
-    and *elapsed* are seconds.
+    ``args`` is ``(provider, operation, scope, limit, elapsed)``; *scope* is ``"attempt"`` or ``"total"``, or of a
+    stream ``"connect"``, ``"first_item"`` or ``"idle"``; *limit* and *elapsed* are seconds.
     """
 
     def __init__(self, *facts: object) -> None:
@@ -90,7 +98,7 @@ class CallTimeout(ResilienceError, TimeoutError):
 
     @property
     def scope(self) -> str:
-        """``"attempt"`` if one attempt took too long, ``"total"`` if the whole call did."""
+        """``"attempt"`` if one attempt took too long, ``"total"`` if the whole call did, or what part of a stream."""
         return str(self.args[2])
 
     @property
@@ -105,7 +113,7 @@ class CallTimeout(ResilienceError, TimeoutError):
 
     def __str__(self) -> str:
         where = f"{self.provider}.{self.operation}" if self.operation else self.provider
-        what = "attempt" if self.scope == "attempt" else "call"
+        what = _WHAT_TOOK_LONG.get(self.scope, "call")
         return f"{where}: {what} timed out after {self.elapsed:.3g} s (limit {self.limit:.3g} s)"
 
 

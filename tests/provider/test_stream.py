@@ -458,6 +458,7 @@ async def test_connect(world, shape: str) -> None:
     assert (caught.value.scope, caught.value.limit, caught.value.elapsed) == ("connect", 2, pytest.approx(2))
     assert (provider.snapshot().timeouts, provider.snapshot().breaker.failed) == (1, 1)
     assert [event.scope for event in world.heard(AttemptTimedOut)] == ["connect"]
+    assert str(caught.value) == "openai: opening the stream timed out after 2 s (limit 2 s)"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
