@@ -240,6 +240,38 @@ def test_each_further_time_lasts_longer_up_to_the_longest() -> None:
     assert change.seconds == 20
 
 
+def test_a_long_quiet_time_is_many_healthy_intervals() -> None:
+    """Whoever was left out often starts anew after as many healthy intervals, whether anybody looked or not."""
+    outliers = Outliers(RULES, 2, 0.0)
+    now = 0.0
+    for _ in range(3):
+        told(outliers, (10, 0), (0, 10))
+        now += 10
+        outliers.advance(now, Random(1))
+        now = outliers.until[1]
+        outliers.advance(now, Random(1))
+    assert outliers.times[1] == 3
+    outliers.advance(now + 10, Random(1))  # the interval in which it came back
+    outliers.advance(now + 30, Random(1))
+    assert outliers.times[1] == 1
+
+
+def test_equals_are_no_outliers_of_each_other() -> None:
+    """Without a tolerance, too, members that do the same are at the mean, not below it."""
+    outliers = Outliers(Ejection(tolerance=0, minimum_members=2), 5, 0.0)
+    told(outliers, *[(15, 5)] * 5)
+    assert outliers.advance(10, Random(1)) == []
+
+
+def test_who_is_out_already_counts_in_the_share() -> None:
+    """While one is left out, no second one is, however badly it does."""
+    outliers = Outliers(Ejection(base=60, longest=60, jitter=0), 3, 0.0)
+    told(outliers, (20, 0), (20, 0), (0, 20))
+    assert [change.member for change in outliers.advance(10, Random(1))] == [2]
+    told(outliers, (20, 0), (0, 20))
+    assert outliers.advance(20, Random(1)) == []
+
+
 def test_jitter_only_prolongs() -> None:
     """Members do not come back as a herd, and none before its time."""
     lasted = set()
