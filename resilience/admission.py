@@ -136,9 +136,12 @@ class Admission:
             return turn
         if self._runtime.pending_full:
             return self._too_many()
+        # Whoever set a deadline around the call ends the wait himself, and is told in his own words.
+        patience = self.ends - now if self._plan.may_wait else 0.0
+        remaining = min(patience, self.remaining(now))
         try:
             with Pending(self._runtime):
-                return await limits.enter(self._plan, self._task, self.remaining(now) if self._plan.may_wait else 0.0)
+                return await limits.enter(self._plan, self._task, remaining=remaining, patience=patience)
         except CallRejected as refusal:
             return refusal.with_traceback(None)
 

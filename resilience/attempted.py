@@ -29,7 +29,7 @@ from resilience.guard import here, is_inside
 from resilience.lane import SLACK, Lane
 from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
-from resilience.plan import NOTHING, Plan
+from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
@@ -111,7 +111,7 @@ class Attempted:
         runtime = self.runtime
         now = runtime.clock()
         if self.plan.usage is not None:
-            self.used(self._read_usage(self.plan.usage, result))
+            self._settle_usage(self.plan.usage, result)
         self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
         if self.attempt > 1:
             self._tell.recovered(self.attempt, now - self.began)
@@ -204,12 +204,11 @@ class Attempted:
         self._give_up(error, failure, Reason.STREAM_COMMITTED)
         return failure
 
-    def _read_usage(self, usage: Callable[[Any], Usage], result: object) -> Usage:
+    def _settle_usage(self, usage: Callable[[Any], Usage], result: object) -> None:
         try:
-            return usage(result)
+            self.used(usage(result))
         except Exception:  # the result is worth more than the bill
             _log.exception("usage= failed", extra={"component": "limits", "provider": self.runtime.name})
-            return NOTHING
 
     def _release(self, verdict: Verdict, now: float, failure: Failure | None, *, slow: bool) -> None:
         permit, self._permit = self._permit, _NO_PERMIT

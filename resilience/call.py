@@ -135,7 +135,7 @@ class Call(Attempted):
     def _refused(self, rejection: CallRejected) -> BaseException:
         """Return what to raise when the next attempt is refused: the last error, if there was one."""
         if self._error is None or self._failure is None:
-            return self.runtime.reject(rejection, self.plan.operation)
+            return self._tell.rejected(rejection)
         self.charge_back()
         return self._given_up(self._error, self._failure, rejection.reason)
 

@@ -18,7 +18,7 @@ looking up what it needs on `self` would take longer than what it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeAlias, final
 
@@ -31,6 +31,7 @@ from resilience.errors import CallRejected
 from resilience.events import EventBus
 from resilience.failure import Failure
 from resilience.lane import Lane
+from resilience.lanes import Lanes
 from resilience.plan import Plan
 from resilience.policies._bulkhead import DROPS
 from resilience.policies.bulkhead import Bulkhead, BulkheadRefusal, Place
@@ -46,6 +47,7 @@ class Host(Protocol):
     """What limits know of their provider's runtime."""
 
     common: Common
+    lanes: Lanes
 
     @property
     def successes(self) -> int:
@@ -57,10 +59,6 @@ class Host(Protocol):
 
     def refresh(self) -> None:
         """Copy to the lanes what has changed. Called under the lock."""
-
-    def each_lane(self) -> Iterable[Lane]:
-        """Return its lanes."""
-        ...
 
 
 @final
@@ -180,7 +178,7 @@ class Limits:
         return self.cost is None and not held_back and (rate is None or self._bucket is not None)
 
     def _uncounted(self) -> int:
-        return sum(lane.uncounted for lane in self._host.each_lane())
+        return self._host.lanes.uncounted
 
     # -- taking a turn ---------------------------------------------------------------------------------------------
 
@@ -203,9 +201,15 @@ class Limits:
             return None
         return self._turn(money, quota, place, task)
 
-    async def enter(self, plan: Plan, task: object, patience: float) -> Turn:
+    async def enter(self, plan: Plan, task: object, *, remaining: float, patience: float) -> Turn:
         """
-        Take a turn, and wait for it up to *patience* seconds.
+        Take a turn, and wait for it if need be.
+
+        Args:
+            plan: What the call is entitled to.
+            task: The task that makes it.
+            remaining: A wait that is known to be longer than this is refused at once, in seconds.
+            patience: A wait of unknown length ends after this, in seconds.
 
         Raises:
             CallRejected: There was none.
@@ -215,7 +219,7 @@ class Limits:
         quota, place = None, None
         try:
             if self.rate is not None:
-                wait = min(patience, self.rate.settings.max_wait)
+                wait = min(remaining, self.rate.settings.max_wait)
                 quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
             if self.bulkhead is not None and not self._has_place(task):
                 wait = min(patience, self.bulkhead.settings.max_wait)
@@ -232,7 +236,7 @@ class Limits:
         return self.bulkhead.try_acquire(priority=plan.priority)
 
     def _has_place(self, task: object) -> bool:
-        return task in self._placed or any(task in lane.live for lane in self._host.each_lane())
+        return task in self._placed or any(task in lane.live for lane in self._host.lanes.values())
 
     def _turn(self, money: Spending | None, quota: Reservation | None, place: Place | None, task: object) -> Turn:
         if place is None:
@@ -308,6 +312,12 @@ class Limits:
         if throttle.active is not was_active:
             with throttle.lock:
                 self._host.refresh()
+
+
+def limited(settings: ProviderSettings) -> bool:
+    """Whether *settings* ask for any limit."""
+    every = (settings.throttle, settings.cost, settings.rate_limit, settings.bulkhead)
+    return any(part.limits for part in every)
 
 
 def _admission(bulkhead: Bulkhead | None, bucket: Bucket | None) -> Admit:

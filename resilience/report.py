@@ -94,19 +94,20 @@ class Explanation:
 def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
     """Return the figures of *runtime* as they are now."""
     now = runtime.clock()
-    counts = runtime.counts()
+    with runtime.common.lock:
+        runtime.absorb()
     return ProviderSnapshot(
         provider=runtime.name,
         breaker=runtime.breaker.snapshot(),
         in_flight=runtime.in_flight,
         gate_closed_for=runtime.common.gate_left(now),
         retries_available=runtime.common.retries_available(now),
-        calls=counts.calls,
-        retries=counts.retries,
-        recovered=counts.recovered,
-        exhausted=counts.exhausted,
-        timeouts=counts.timeouts,
-        rejected=counts.rejected,
+        calls=runtime.common.calls,
+        retries=runtime.retries,
+        recovered=runtime.recovered,
+        exhausted=runtime.exhausted,
+        timeouts=runtime.timeouts,
+        rejected=runtime.rejected,
         waiting=len(runtime.waiting),
         rate_limit=_look(runtime, "rate"),
         bulkhead=_look(runtime, "bulkhead"),

@@ -15,7 +15,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack, final
 from weakref import WeakSet
 
@@ -23,12 +23,12 @@ from resilience._core.states import CircuitState, Evidence, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
 from resilience.common import Clock, Common, Tools
-from resilience.errors import CallRejected
-from resilience.events import AttemptOverdue, CallWasRejected, EventBus, GateClosed
+from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.guard import _outer
 from resilience.lane import Lane, get_ident
-from resilience.limits import Limits
+from resilience.lanes import Lanes
+from resilience.limits import Limits, limited
 from resilience.plan import Plan, PlanOptions
 from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
@@ -36,19 +36,6 @@ from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """A runtime's running numbers."""
-
-    calls: int
-    retries: int
-    recovered: int
-    exhausted: int
-    timeouts: int
-    rejected: int
-
 
 # Looking up a member of an enum costs as much as making the exception it goes into.
 CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
@@ -134,13 +121,13 @@ class ProviderRuntime:
         self._rng = tools.rng
         self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
         self.rules: tuple[Rule, ...] = ()
-        self.lanes: dict[tuple[object, float], Lane] = {}
+        self.lanes = Lanes()
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
         self.held = 0
         self.coalescer: Coalescer | None = None  # made when it is first needed
         self.hedges: dict[str, Hedge] = {}  # by operation, made when they are first needed
-        self.limits = Limits(name, settings, tools, self.bus, self) if _limited(settings) else None
+        self.limits = Limits(name, settings, tools, self.bus, self) if limited(settings) else None
         if self.limits is not None:
             self.limits.share(common.lock)
         self.chaos: tuple[Callable[[Any], Any], ...] = ()  # what tests put around every attempt
@@ -205,26 +192,18 @@ class ProviderRuntime:
         lane = self.lanes.get(key)
         if lane is None:
             with self.common.lock:
-                self._drop_closed_loops()
-                lane = self.lanes.setdefault(key, Lane(self, loop, self.clock, limit=limit, slow_after=slow_after))
+                self.absorb()
+                make = partial(Lane, self, loop, self.clock, limit=limit, slow_after=slow_after)
+                lane = self.lanes.add(key, make)
                 self.refresh()
         lane.thread = get_ident()  # loops can be handed from thread to thread
         return lane
 
-    def _drop_closed_loops(self) -> None:
-        self.absorb()
-        closed = [key for key, lane in self.lanes.items() if lane.loop is not None and lane.loop.is_closed()]
-        for key in closed:
-            del self.lanes[key]
-
     def absorb(self) -> None:
         """Add up what the lanes have counted for themselves. Called under the lock."""
-        circuit = self.breaker.circuit
-        for lane in self.lanes.values():
-            counted = lane.successes
-            circuit.successes += counted - lane.seen
-            self.common.calls += counted - lane.seen
-            lane.seen = counted
+        succeeded = self.lanes.take_successes()
+        self.breaker.circuit.successes += succeeded
+        self.common.calls += succeeded
 
     def refresh(self) -> None:
         """Copy the door and the next window border into the lanes. Called under the lock."""
@@ -263,10 +242,6 @@ class ProviderRuntime:
         with self.common.lock:
             self.refresh()
 
-    def each_lane(self) -> list[Lane]:
-        """Return its lanes, as they are at this moment."""
-        return list(self.lanes.values())
-
     @property
     def successes(self) -> int:
         """How many attempts have succeeded."""
@@ -275,12 +250,12 @@ class ProviderRuntime:
     @property
     def in_flight(self) -> int:
         """How many attempts are running, in all loops, those held open included."""
-        return self.held + sum(lane.in_flight() for lane in list(self.lanes.values()))
+        return self.held + self.lanes.in_flight
 
     def hanging(self, count: int, now: float) -> None:
         """A lane's timer found *count* attempts slow already."""
         if len(self.lanes) > 1:
-            count = sum(lane.count_hanging(now) for lane in list(self.lanes.values()))
+            count = self.lanes.count_hanging(now)
         self.breaker.judge_in_flight(count, now)
 
     def overdue(self, seconds: float) -> None:
@@ -288,25 +263,6 @@ class ProviderRuntime:
         self.bus.emit(AttemptOverdue(provider=self.name, time=self.wall_clock(), overdue=seconds))
 
     # -- admission -------------------------------------------------------------------------------------------------
-
-    def reject(self, rejection: CallRejected, operation: str) -> CallRejected:
-        """Count and tell a rejection."""
-        self.rejected += 1
-        if self.bus.hears_rejections:
-            self.tell_rejection(rejection, operation)
-        return rejection
-
-    def tell_rejection(self, rejection: CallRejected, operation: str) -> None:
-        """Tell the listeners of a rejection."""
-        self.bus.emit(
-            CallWasRejected(
-                provider=self.name,
-                operation=operation,
-                time=self.wall_clock(),
-                reason=rejection.reason,
-                retry_after=rejection.retry_after,
-            )
-        )
 
     def peek(self, now: float) -> Refusal | None:
         """Return why the breaker would refuse a call at *now*; takes nothing. None in shadow mode."""
@@ -329,7 +285,7 @@ class ProviderRuntime:
 
     def _judge_hanging(self, now: float) -> None:
         # On asyncio the lanes' timers do this; elsewhere the next caller does.
-        for lane in list(self.lanes.values()):
+        for lane in self.lanes.values():
             if lane.loop is None:
                 lane.look(now)
 
@@ -409,25 +365,12 @@ class ProviderRuntime:
             self.refresh()
             self.common.members.remove(self)
 
-    def counts(self) -> Counts:
-        """Return the running numbers."""
-        with self.common.lock:
-            self.absorb()
-            return Counts(
-                calls=self.common.calls,
-                retries=self.retries,
-                recovered=self.recovered,
-                exhausted=self.exhausted,
-                timeouts=self.timeouts,
-                rejected=self.rejected,
-            )
-
     def start_anew(self) -> None:
         """Forget everything: in a forked child, none of the calls and loops exist."""
         self.breaker.lock = self.common.lock
         for lane in self.lanes.values():
             lane.door = lane.passage = None  # handles that know it look closer and find a new one
-        self.lanes = {}
+        self.lanes = Lanes()
         if self.limits is not None:
             self.limits.share(self.common.lock)
             self.limits.start_anew()
@@ -438,11 +381,6 @@ class ProviderRuntime:
         self.plan = self.plan_for("")
         self.breaker.start_anew()
         self.refresh()
-
-
-def _limited(settings: ProviderSettings) -> bool:
-    every = (settings.rate_limit, settings.bulkhead, settings.throttle, settings.cost)
-    return any(part.limits for part in every)
 
 
 def _start_anew_after_fork() -> None:

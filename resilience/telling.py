@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TypedDict, final
 
 from resilience._core.words import Reason
-from resilience.events import AttemptFailed, AttemptTimedOut, CallFailed, CallRecovered, RetryScheduled
+from resilience.errors import CallRejected
+from resilience.events import (
+    AttemptFailed,
+    AttemptTimedOut,
+    CallFailed,
+    CallRecovered,
+    CallWasRejected,
+    RetryScheduled,
+)
 from resilience.failure import Failure
 from resilience.runtime import ProviderRuntime
 
@@ -34,6 +42,15 @@ class Teller:
             "operation": self._operation,
             "time": self._runtime.wall_clock(),
         }
+
+    def rejected(self, rejection: CallRejected) -> CallRejected:
+        """A call was refused before it left."""
+        self._runtime.rejected += 1
+        if self._runtime.bus.hears_rejections:
+            self._runtime.bus.emit(
+                CallWasRejected(**self._where(), reason=rejection.reason, retry_after=rejection.retry_after)
+            )
+        return rejection
 
     def recovered(self, attempts: int, duration: float) -> None:
         """A call succeeded after *attempts* attempts."""

@@ -106,6 +106,9 @@ async def test_a_wait_for_a_place_is_bounded(world) -> None:
             began = anyio.current_time()
             outcome = await view.try_execute(world.script("never"))
             assert (outcome.reason, anyio.current_time() - began) == (Reason.BULKHEAD_TIMEOUT, seconds)
+        with anyio.move_on_after(1) as scope:
+            await provider.execute(world.script("never"))
+        assert scope.cancelled_caught  # the caller's own limit is told as the caller's own
         group.cancel_scope.cancel()
     assert places(provider) == (0, 0)
 
@@ -304,10 +307,13 @@ async def test_tokens_are_reserved_and_settled(world) -> None:
     assert left() == 52_000
 
 
-async def test_a_usage_that_fails_costs_no_result(world, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "usage", [lambda reply: reply.usage, lambda _: None, lambda _: {"tokens": 3}, lambda _: Usage(tokens=-1)]
+)
+async def test_a_usage_that_fails_costs_no_result(world, caplog: pytest.LogCaptureFixture, usage: Any) -> None:
     """The estimate stands, and the log says why."""
     provider = world.provider(rate_limit={"tokens_per_minute": 1000})
-    view = provider.with_options(reserve=Usage(tokens=300), usage=lambda reply: reply.usage)
+    view = provider.with_options(reserve=Usage(tokens=300), usage=usage)
     assert await view.execute(world.script("fine")) == "fine"
     assert provider.snapshot().rate_limit.windows[0].remaining == 700
     assert "usage= failed" in caplog.text

@@ -1,0 +1,68 @@
+"""All lanes of one provider: one for each event loop and length of attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from resilience.lane import Lane
+
+Key: TypeAlias = tuple[object, float]
+
+
+@final
+class Lanes:
+    """
+    The lanes of one provider, by event loop (or thread, where the loop is not asyncio's) and limit.
+
+    Who looks at them gets a list, which is one step that no other thread can divide.
+    """
+
+    __slots__ = ("_by_key",)
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Lane] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def values(self) -> list[Lane]:
+        """Return them all, as they are at this moment."""
+        return list(self._by_key.values())
+
+    def get(self, key: Key) -> Lane | None:
+        """Return the one of *key*, if there is one."""
+        return self._by_key.get(key)
+
+    def add(self, key: Key, make: Callable[[], Lane]) -> Lane:
+        """Return the one of *key*, made if need be; forget those whose loops are closed. Called under the lock."""
+        closed = [key for key, lane in self._by_key.items() if lane.loop is not None and lane.loop.is_closed()]
+        for old in closed:
+            del self._by_key[old]
+        lane = self._by_key.get(key)
+        if lane is None:
+            lane = self._by_key[key] = make()
+        return lane
+
+    def take_successes(self) -> int:
+        """Return how many attempts have succeeded since this was last asked. Called under the lock."""
+        taken = 0
+        for lane in self._by_key.values():
+            counted = lane.successes
+            taken += counted - lane.seen
+            lane.seen = counted
+        return taken
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are running."""
+        return sum(lane.in_flight() for lane in self.values())
+
+    @property
+    def uncounted(self) -> int:
+        """How many attempts are running that came by the fast path, where no limit counts them."""
+        return sum(lane.uncounted for lane in self.values())
+
+    def count_hanging(self, now: float) -> int:
+        """Return how many running attempts are slow already."""
+        return sum(lane.count_hanging(now) for lane in self.values())
