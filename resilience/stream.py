@@ -168,6 +168,8 @@ class Stream(Generic[T]):
         try:
             slow = self._source.seconds >= self._plan.slow_after or self._items.gap >= self._slow_gap
             failure: Failure | None = None
+            if isinstance(error, GeneratorExit):  # closing may find nobody who waits for it
+                self._hold.end(ending.cause, verdict=ending.verdict, slow=slow)
             try:
                 await self._source.close(error)
             finally:

@@ -512,6 +512,39 @@ async def test_nothing_stays_behind(kind: str, ending: str, request: pytest.Fixt
         gc.enable()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_coroutine_that_is_closed(world, kind: str) -> None:
+    """A coroutine that is closed cannot wait for its source to close; what the stream held is back all the same."""
+
+    class Sudden(Place):
+        async def quick(self, *steps: object) -> AsyncIterator[object]:
+            for step in steps:
+                yield step
+
+    provider, place = world.provider(), Sudden()
+    func = place.manager if kind == "manager" else place.quick
+    body = read(provider, func, "a", "b", pause=1.0)
+
+    class Enough(BaseException):
+        """Far enough."""
+
+    def suspended() -> None:
+        if provider.snapshot().in_flight and anyio.current_time() - began >= (0.1 if kind == "manager" else 0):
+            raise Enough
+
+    began = anyio.current_time()
+    with pytest.raises(Enough):
+        await watched(body, suspended)
+    if kind == "manager":
+        with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+            body.close()
+    else:
+        body.close()
+    assert (provider.snapshot().in_flight, provider.snapshot().breaker.calls) == (0, 0)
+    with suppress(BaseException):
+        body.throw(RuntimeError)
+
+
 @types.coroutine
 def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
     """Await *body*, and tell of each suspension just before it happens."""
