@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import final
 
@@ -125,7 +125,7 @@ def _interval(ordered: Sequence[float]) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[str]:
+def _serving() -> Generator[str]:
     command = [sys.executable, "-c", "from benchmarks.transport import serve; serve()"]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

@@ -38,8 +38,9 @@ def _both(ours: type[ResilienceError], theirs: type[Exception]) -> type[Resilien
         self.args = facts
         self._request = None  # the library's clients fill it in
 
-    def __reduce__(self: Any) -> tuple[object, ...]:  # noqa: N807
-        state = {name: value for name, value in vars(self).items() if name != "_request"}
+    def __reduce__(self: ResilienceError) -> tuple[object, ...]:  # noqa: N807
+        state = {**vars(self)}
+        state.pop("_request", None)
         return ours, self.args, state  # what is sent elsewhere is what everybody can import
 
     body = {
