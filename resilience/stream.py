@@ -25,8 +25,9 @@ from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, final
 
 from resilience._core.words import Unset, Verdict
-from resilience._items import Items, Pace, SteadyItems
+from resilience._items import Items, Pace
 from resilience._source import Source, check_function, within
+from resilience._steady import SteadyItems
 from resilience._swift import SwiftItems
 from resilience.call import Call
 from resilience.classify import attach
