@@ -237,11 +237,11 @@ class Outcomes(Generic[T]):
             await self.drive()
             self._raise_failure()
             await self._check_end()
+            if self._terms.ordered:
+                return [self._ready[number] for number in range(len(self._ready))]
+            return list(self._ready.values())
         finally:
             self.end()
-        if self._terms.ordered:
-            return [self._ready[number] for number in range(len(self._ready))]
-        return list(self._ready.values())
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -275,11 +275,12 @@ class Outcomes(Generic[T]):
             self._tell_taker()
 
     def end(self) -> None:
-        """Close the source, and drop the errors that nobody has taken: they hold frames that hold this object."""
+        """Close the source, and drop what nobody has taken: errors hold frames, and those hold this object."""
         if isinstance(self._source, Shelf):  # a feed ends with its task
             self._source.close()
         self._failure = self._source.error = None
         self._func = self._terms.func
+        self._ready = OrderedDict()
 
     def _start_worker(self) -> None:
         self._workers += 1
@@ -299,6 +300,7 @@ class Outcomes(Generic[T]):
                         raise
                     outcome = self._lost(number, error)
                 self._finish(number, outcome)
+                del outcome  # its error's traceback may lead back to this frame
                 if not number % _BREATH:
                     await anyio.lowlevel.checkpoint()
                 if self._is_soiled():
