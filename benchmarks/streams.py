@@ -17,7 +17,7 @@ from typing import Final, final
 from benchmarks.checks import Check
 from resilience import ProviderRegistry, ProviderSettings, ResilientProvider, Settings
 from resilience.settings import StreamSettings
-from resilience.stream import Stream
+from resilience.streaming.stream import Stream
 
 ITEMS: Final = 20_000
 OPENINGS: Final = 50

@@ -37,7 +37,6 @@ from resilience.failure import Category as Category
 from resilience.failure import Delivery as Delivery
 from resilience.failure import Failure as Failure
 from resilience.failure import FailureKind as FailureKind
-from resilience.fallback import FallbackChain as FallbackChain
 from resilience.hold import Hold as Hold
 from resilience.outcome import Outcome as Outcome
 from resilience.policies.bulkhead import Bulkhead as Bulkhead
@@ -47,12 +46,13 @@ from resilience.policies.deadline import Deadline as Deadline
 from resilience.policies.hedge import Hedge as Hedge
 from resilience.policies.rate_limit import RateLimit as RateLimit
 from resilience.policies.retry import RetryHandler as RetryHandler
-from resilience.pool import Ejection as Ejection
-from resilience.pool import Member as Member
-from resilience.pool import ProviderPool as ProviderPool
 from resilience.provider import ResilientProvider as ResilientProvider
 from resilience.registry import ProviderRegistry as ProviderRegistry
 from resilience.registry import default_registry as default_registry
+from resilience.routing.fallback import FallbackChain as FallbackChain
+from resilience.routing.pool import Ejection as Ejection
+from resilience.routing.pool import Member as Member
+from resilience.routing.pool import ProviderPool as ProviderPool
 from resilience.settings import BreakerSettings as BreakerSettings
 from resilience.settings import BudgetSettings as BudgetSettings
 from resilience.settings import BulkheadSettings as BulkheadSettings
@@ -68,7 +68,7 @@ from resilience.settings import Settings as Settings
 from resilience.settings import StreamSettings as StreamSettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
-from resilience.stream import Stream as Stream
+from resilience.streaming.stream import Stream as Stream
 
 __all__ = [
     "AllProvidersFailed",

@@ -96,9 +96,9 @@ class Admission:
                 self._give_back()
                 return runtime.breaker.refused(refusal)
             if left := runtime.common.gate_left(now):
+                self._give_back()  # it closed while we stood in a line
                 if waited + left > self._patience + SLACK:
                     return self._gated(now)
-                self._give_back()  # it closed while we stood in a line
             if wait := runtime.common.gate_wait(now):
                 if (refused := await self._wait_at_gate(now, wait)) is not None:
                     return refused

@@ -132,9 +132,11 @@ class Attempted:
         Returns:
             Whether another attempt follows, after `pause`.
         """
+        runtime = self.runtime
         if permit is not None:
             self._permit = permit
-        runtime = self.runtime
+            if runtime.limits is not None:
+                self._way.turn = runtime.limits.quick_turn
         now = runtime.clock()
         if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
             self._release(Verdict.IGNORED, now, None, slow=self._slow(began, now))

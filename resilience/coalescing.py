@@ -26,5 +26,9 @@ async def coalesced(runtime: ProviderRuntime, plan: Plan, run: Callable[[], Awai
     if plan.deadline is not None:
         patience = min(patience, plan.deadline.remaining())
     return await coalescer.share(
-        plan.coalesce, run, patience=patience, operation=plan.operation, is_own=coalescer.tells_of_deadline
+        (plan.operation, plan.coalesce),  # the same text may mean something else in another operation
+        run,
+        patience=patience,
+        operation=plan.operation,
+        is_own=coalescer.tells_of_deadline,
     )

@@ -215,6 +215,7 @@ class Limits:
             CallRejected: There was none.
         """
         self._learn()  # what succeeded on the fast path may have raised the limit
+        began = self._clock()
         money = self.cost.reserve(plan.reserve.cost) if self.cost is not None else None
         quota, place = None, None
         try:
@@ -222,7 +223,8 @@ class Limits:
                 wait = min(remaining, self.rate.settings.max_wait)
                 quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
             if self.bulkhead is not None and not self._has_place(task):
-                wait = min(patience, self.bulkhead.settings.max_wait)
+                waited = self._clock() - began
+                wait = min(patience - waited, self.bulkhead.settings.max_wait)
                 place = await self.bulkhead.acquire(priority=plan.priority, max_wait=wait)
         except BaseException:
             Turn(money, quota).refund()
@@ -250,6 +252,11 @@ class Limits:
         if refusal is None and self.bulkhead is not None:
             return self.bulkhead.outlook(priority=plan.priority)
         return refusal
+
+    @property
+    def quick_turn(self) -> Turn:
+        """What `admit` has taken for one attempt; its place was its entry."""
+        return Turn(quota=self.rate.taken() if self.rate is not None else None)
 
     # -- giving it back --------------------------------------------------------------------------------------------
 

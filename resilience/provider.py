@@ -19,19 +19,19 @@ from resilience.attempts import Attempts
 from resilience.batch import Batch, Progress
 from resilience.call import Call
 from resilience.coalescing import coalesced
-from resilience.errors import CallTimeout, CircuitOpen, ConfigurationError
+from resilience.errors import CallTimeout, CircuitOpen
 from resilience.handle import Handle
 from resilience.hedging import hedged
 from resilience.hold import Hold, Light
 from resilience.lane import Lane, get_ident, task_of
 from resilience.outcome import Outcome
-from resilience.registry import ProviderRegistry, default_registry, key_of, known
-from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
-from resilience.stream import Stream, Streamable
+from resilience.registry import ProviderRegistry, key_of, known, runtime_of
+from resilience.runtime import CIRCUIT_OPEN
+from resilience.streaming.stream import Stream, Streamable
 
 if TYPE_CHECKING:
-    from resilience.fallback import FallbackChain
-    from resilience.tried import On
+    from resilience.routing.fallback import FallbackChain
+    from resilience.routing.tried import On
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -66,7 +66,7 @@ class ResilientProvider(Handle):
             runtimes = known if registry is None else registry.runtimes
             return runtimes[name if endpoint is None else key_of(name, endpoint)].handle  # type: ignore[no-any-return]
         except (KeyError, TypeError, AttributeError):  # new, or not what it should be
-            runtime = _runtime_of(name, endpoint, registry)
+            runtime = runtime_of(name, endpoint, registry)
         runtime.handle = handle = cls._made(runtime, None)
         return handle
 
@@ -275,7 +275,7 @@ class ResilientProvider(Handle):
             ConfigurationError: A name is not one, or *on* makes no sense.
             TypeError: *provider* or *func* is something else.
         """
-        from resilience.fallback import FallbackChain
+        from resilience.routing.fallback import FallbackChain
 
         return FallbackChain(self).fallback_to(provider, func, on=on)
 
@@ -313,16 +313,22 @@ class ResilientProvider(Handle):
     # -- behind the fast path --------------------------------------------------------------------------------------
 
     async def _look_closer(
-        self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, leads: bool = False
+        self,
+        func: Callable[..., Awaitable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        began: float | None = None,
     ) -> T:
-        """Make a call of any kind; *leads*: it is the one that is made for all those of its key."""
+        """Make a call of any kind; *began*: when it did, if it is the one that is made for all those of its key."""
         runtime = self._current()
         if not runtime.enabled:
             return await runtime.disturbed(func)(*args, **kwargs)  # type: ignore[no-any-return]
         plan = self._plan()
-        if plan.coalesce is not None and not leads:
-            return await coalesced(runtime, plan, partial(self._look_closer, func, args, kwargs, leads=True))
-        call = Call(runtime, plan, runtime.clock())
+        if plan.coalesce is not None and began is None:
+            lead = partial(self._look_closer, func, args, kwargs, began=runtime.clock())
+            return await coalesced(runtime, plan, lead)
+        call = Call(runtime, plan, runtime.clock() if began is None else began)
         if plan.hedge is not None:
             return (await hedged(call, func, args, kwargs))[0]
         if plan.fast and call.lane.loop is not None:
@@ -383,14 +389,3 @@ class ResilientProvider(Handle):
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
         if runtime.limits is not None:
             runtime.limits.left(verdict)
-
-
-def _runtime_of(name: str, endpoint: str | None, registry: ProviderRegistry | None) -> ProviderRuntime:
-    if registry is None:
-        registry = default_registry()
-    elif not isinstance(registry, ProviderRegistry):
-        raise ConfigurationError(
-            f"registry= takes a ProviderRegistry, not {type(registry).__name__}: "
-            "settings go into ProviderRegistry(settings)"
-        )
-    return registry.runtime(name, endpoint)

@@ -243,6 +243,23 @@ def default_registry() -> ProviderRegistry:
         return _default
 
 
+def runtime_of(name: str, endpoint: str | None, registry: ProviderRegistry | None) -> ProviderRuntime:
+    """
+    Return the runtime of a provider in *registry*, or in the default one.
+
+    Raises:
+        ConfigurationError: A name is not one, or *registry* is no registry.
+    """
+    if registry is None:
+        registry = default_registry()
+    elif not isinstance(registry, ProviderRegistry):
+        raise ConfigurationError(
+            f"registry= takes a ProviderRegistry, not {type(registry).__name__}: "
+            "settings go into ProviderRegistry(settings)"
+        )
+    return registry.runtime(name, endpoint)
+
+
 def _unlock_after_fork() -> None:
     global _default_lock  # noqa: PLW0603 - the parent's may have been held by a thread that does not exist here
     _default_lock = threading.Lock()

@@ -164,6 +164,10 @@ class RateLimit:
         """
         return self._attempt(*self._needed(requests, tokens))
 
+    def taken(self) -> Reservation:
+        """Return what stands for one request that was taken from the `fast` window."""
+        return Reservation(self, 1, 0, taken=True)
+
     async def acquire(
         self,
         *,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final
 
 from resilience.provider import ResilientProvider
-from resilience.stream import Stream
+from resilience.streaming.stream import Stream
 from resilience.testing import _around
 from resilience.testing._schedule import Schedule, Script, Shares, Step, fault_of
 from resilience.testing.fault import Fault, FaultKind, MakeError, check_items, check_seconds

@@ -344,7 +344,7 @@ async def test_fail_fast_raises_the_first_error_only(provider: ResilientProvider
             await anyio.sleep(seconds)
         raise KeyError(seconds)
 
-    with pytest.raises(KeyError, match="^1"):
+    with pytest.raises(KeyError, match=r"^1"):
         await batch(provider, stubborn, [2, 1], fail_fast=True)
 
 

@@ -23,7 +23,7 @@ from resilience import (
 )
 from resilience.errors import AllProvidersFailed, StreamInterrupted
 from resilience.events import FellBack
-from resilience.fallback import FallbackChain
+from resilience.routing.fallback import FallbackChain
 
 if TYPE_CHECKING:
     from conftest import World

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-import resilience.pool
+import resilience.routing.pool
 from resilience import (
     BreakerSettings,
     CircuitOpen,
@@ -31,7 +31,7 @@ from resilience import (
 from resilience._core.router import Ejection
 from resilience.errors import AllProvidersFailed
 from resilience.events import FellBack, MemberEjected, MemberReturned
-from resilience.pool import Member, ProviderPool
+from resilience.routing.pool import Member, ProviderPool
 
 if TYPE_CHECKING:
     from conftest import World
@@ -511,12 +511,12 @@ async def test_a_forked_child_starts_anew(world: World) -> None:
     await anyio.sleep(11)
     await pool.execute(desk)
     pool._lock.acquire()
-    resilience.pool._start_anew_after_fork()
+    resilience.routing.pool._start_anew_after_fork()
     assert [one.ejected_for for one in pool.snapshot().members] == [0, 0]
     assert {await pool.execute(Desk()) for _ in range(2)} == {"a", "b"}
     bare = ProviderPool(members(world, "a b"), ejection=None)
     lock = bare._lock
-    resilience.pool._start_anew_after_fork()
+    resilience.routing.pool._start_anew_after_fork()
     assert bare._lock is not lock
 
 

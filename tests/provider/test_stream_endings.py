@@ -28,7 +28,7 @@ from resilience import (
     StreamInterrupted,
     StreamSettings,
 )
-from resilience._source import Source
+from resilience.streaming.source import Source
 
 pytestmark = pytest.mark.anyio
 

@@ -249,7 +249,8 @@ UNKNOWN = [
     (
         "RESILIENCE_PROVIDERS__OPENAI__API_KEY",
         (
-            "unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, rate_limit, bulkhead, throttle, cost, hedge, stream, operations"
+            "unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, rate_limit, bulkhead, "
+            "throttle, cost, hedge, stream, operations"
         ),
     ),
     (

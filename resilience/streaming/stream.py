@@ -25,10 +25,6 @@ from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, final
 
 from resilience._core.words import Unset, Verdict
-from resilience._items import Items, Pace
-from resilience._source import Source, check_function, within
-from resilience._steady import SteadyItems
-from resilience._swift import SwiftItems
 from resilience.call import Call
 from resilience.classify import attach
 from resilience.errors import CallTimeout, StreamInterrupted
@@ -39,6 +35,10 @@ from resilience.hold import Hold
 from resilience.options import View
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
+from resilience.streaming.items import Items, Pace
+from resilience.streaming.source import Source, check_function, within
+from resilience.streaming.steady import SteadyItems
+from resilience.streaming.swift import SwiftItems
 from resilience.telling import Teller
 
 T = TypeVar("T")

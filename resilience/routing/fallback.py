@@ -27,8 +27,8 @@ from resilience.outcome import Outcome
 from resilience.policies.deadline import Deadline
 from resilience.provider import ResilientProvider
 from resilience.results import dispose
-from resilience.stream import Stream, Streamable
-from resilience.tried import ErrorRule, On, Tried, rules_of, variant
+from resilience.routing.tried import ErrorRule, On, Tried, rules_of, variant
+from resilience.streaming.stream import Stream, Streamable
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,11 +21,11 @@ from operator import length_hint
 from types import AsyncGeneratorType, FrameType
 from typing import Any, Final, NoReturn, TypeVar, cast, final
 
-from resilience._items import RENEWALS, Alarm, Items, Pace, Trouble
-from resilience._source import Source
 from resilience.errors import CallTimeout
 from resilience.hold import Hold
 from resilience.lane import SLACK
+from resilience.streaming.items import RENEWALS, Alarm, Items, Pace, Trouble
+from resilience.streaming.source import Source
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar, final
 
-from resilience._items import RENEWALS, Alarm, Items, Pace, Trouble
-from resilience._source import Source
 from resilience.errors import CallTimeout, StreamInterrupted
 from resilience.guard import running_trio
 from resilience.hold import Hold
 from resilience.lane import SLACK
+from resilience.streaming.items import RENEWALS, Alarm, Items, Pace, Trouble
+from resilience.streaming.source import Source
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from resilience.events import MemberEjected, MemberReturned
 from resilience.failure import FailureKind
 from resilience.outcome import Outcome
 from resilience.provider import ResilientProvider
-from resilience.tried import On, Tried, rules_of, variant
+from resilience.routing.tried import On, Tried, rules_of, variant
 
 P = ParamSpec("P")
 R = TypeVar("R")

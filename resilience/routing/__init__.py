@@ -1,0 +1,1 @@
+"""Calls that somebody else can answer too: fallbacks, and pools of equals."""

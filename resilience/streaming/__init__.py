@@ -1,0 +1,1 @@
+"""A call whose result comes in pieces."""
