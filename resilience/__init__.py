@@ -1,6 +1,8 @@
 """
 Resilience for asynchronous Python: one line protects a call to somebody else's service.
 
+::
+
     reply = await ResilientProvider("openai").execute(client.chat.completions.create, model=..., messages=...)
 """
 

@@ -58,7 +58,7 @@ class Delivery(StrEnum):
 
 
 # A provider that answers "no" is reachable: refusals of this one request are no evidence against it.
-# A rate limit closes the gate, which is not the breaker (DESIGN: a rate limit is not breaker evidence).
+# A rate limit closes the gate, which is not the breaker, and is no evidence for it.
 _VERDICTS = {
     FailureKind.TIMEOUT: Verdict.FAILURE,
     FailureKind.CONNECTION_ERROR: Verdict.FAILURE,

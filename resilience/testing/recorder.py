@@ -26,10 +26,11 @@ class EventRecorder:
 
         events = EventRecorder()
         provider.subscribe(events)
-        ...
-        assert [change.after for change in events.transitions] == ["open"]
-        assert events.last(RetryScheduled).delay == 3
+        with Faults.script(["error", "ok"]).inject(provider):
+            await provider.execute(fetch)
         assert events.kinds == ["AttemptFailed", "RetryScheduled", "CallRecovered"]
+        assert events.only(RetryScheduled).attempt == 2
+        assert not events.transitions
 
     Attributes:
         events: The events themselves.
