@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import floor, footprint, ours, rivals
-from benchmarks.checks import checks
+from benchmarks import floor, footprint, ours, rivals, sections
+from benchmarks.checks import Check, checks
 from benchmarks.measure import Case, Stopwatch
 from benchmarks.report import Report
+from benchmarks.sections import PARTS
 
 ROUNDS = 200
 QUICK_ROUNDS = 60
@@ -27,7 +28,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="fail if a bound is broken")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: enough for the check, not for a table")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/latest.json"), help="where to write it")
-    parser.add_argument("--only", choices=("ours", "rivals"), help="leave the other group out (the floor stays)")
+    only = ("ours", "rivals", *PARTS)
+    parser.add_argument("--only", choices=only, help="leave everything else out (the floor stays)")
     return parser
 
 
@@ -37,22 +39,34 @@ def chosen(only: str | None) -> list[Case]:
     return floor.cases() + [case for name, cases in groups.items() if only in (None, name) for case in cases()]
 
 
-async def measure(options: argparse.Namespace, weight: float, imports: footprint.Import) -> Report:
+async def stopped(options: argparse.Namespace, weight: float) -> tuple[Stopwatch, list[Check]]:
     """
-    Measure everything once; for a check, go on measuring while a bound is broken, at most three times as long.
+    Measure every case once; for a check, go on measuring while a bound is broken, at most three times as long.
 
     More rounds can only bring each best closer to what the code itself costs, for the floor and the rivals too. So
     a busy machine gets another chance, but code that is too slow does not.
     """
-    cases = chosen(options.only)
-    stopwatch = Stopwatch(cases)
+    stopwatch = Stopwatch(chosen(options.only))
     for tried in range(1, TRIES + 1):
         await stopwatch.run(QUICK_ROUNDS if options.quick else ROUNDS)
         found = checks(stopwatch.results(), weight) if options.only is None else []
         if not options.check or all(check.holds for check in found) or tried == TRIES:
-            return Report(cases, stopwatch.results(), weight, imports, found)
+            return stopwatch, found
         print("a bound is broken; measuring on, in case the machine was busy", flush=True)
     raise AssertionError("the last try returns")
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """Measure everything, or what was asked for."""
+    imports = footprint.import_time(QUICK_IMPORTS if options.quick else IMPORTS)
+    # In a loop of its own: a thousand idle providers are not what a call shares its loop with.
+    weight = asyncio.run(footprint.bytes_per_provider())
+    stopwatch, found = asyncio.run(stopped(options, weight))
+    # These have loops of their own too, and hedging has one whose time is not real.
+    others = dict(sections.measured(options.only, quick=options.quick, tries=TRIES if options.check else 1))
+    if options.only is None:
+        found += [check for section in others.values() for check in section.checks()]
+    return Report(chosen(options.only), stopwatch.results(), weight, imports, others, found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,10 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--check needs every case: leave --only out")
     # Some rivals log each retry. Nobody reads that here, and writing it would be measured.
     logging.disable(logging.CRITICAL)
-    imports = footprint.import_time(QUICK_IMPORTS if options.quick else IMPORTS)
-    # In a loop of its own: a thousand idle providers are not what a call shares its loop with.
-    weight = asyncio.run(footprint.bytes_per_provider())
-    report = asyncio.run(measure(options, weight, imports))
+    report = measure(options)
     print(report.table())
     report.write(options.json)
     print(f"\nwritten to {options.json}")

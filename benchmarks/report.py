@@ -16,6 +16,7 @@ from benchmarks.checks import Check
 from benchmarks.floor import FLOOR
 from benchmarks.footprint import Import
 from benchmarks.measure import Case, Measured
+from benchmarks.sections import Section
 
 TITLES = {
     "floor": "written by hand",
@@ -25,6 +26,7 @@ TITLES = {
 DISTRIBUTIONS = (
     "aiobreaker",
     "anyio",
+    "httpx",
     "hyx",
     "interlock-cb",
     "purgatory",
@@ -47,6 +49,7 @@ class Report:
         results: What it costs.
         bytes_per_provider: The weight of an idle provider.
         imports: What importing takes.
+        sections: What was measured in a way of its own, by name.
         checks: The bounds; empty if only some cases were measured.
     """
 
@@ -54,6 +57,7 @@ class Report:
     results: Mapping[str, Measured]
     bytes_per_provider: float
     imports: Import
+    sections: Mapping[str, Section]
     checks: Sequence[Check]
 
     def table(self) -> str:
@@ -65,6 +69,8 @@ class Report:
                 group = case.group
                 lines += ["", TITLES[group]]
             lines.append(f"  {case.name:<50}{self._figures(case.name)}")
+        for section in self.sections.values():
+            lines += ["", *section.rows()]
         lines += ["", *self._footprint(), "", *(str(check) for check in self.checks)]
         return "\n".join(lines)
 
@@ -94,6 +100,7 @@ class Report:
             "environment": _environment(),
             "unit": "ns of CPU time per call",
             "cases": [self._row(case) for case in self.cases],
+            **{name: section.document() for name, section in self.sections.items()},
             "bytes_per_provider": self.bytes_per_provider,
             "import_ms": {**asdict(self.imports), "ratio": self.imports.ratio},
             "checks": [{**asdict(check), "holds": check.holds} for check in self.checks],
