@@ -23,9 +23,10 @@ from resilience._core.states import Permit
 from resilience._core.words import UNSET, Reason, Usage, Verdict
 from resilience.admission import Admission
 from resilience.classify import attach
+from resilience.classify._foreign import safely
 from resilience.errors import ProviderError, ResilienceError, UnacceptableResult, annotate, leave
 from resilience.failure import Delivery, Failure, FailureKind
-from resilience.guard import here, is_inside
+from resilience.guard import here, is_inside, somewhere
 from resilience.lane import SLACK, Lane
 from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 _NO_PERMIT = Permit(None)
 
+_DEEPEST = 5  # links of a chain of errors
+
 _MARK = "__resilience_spent__"
 """Where an error that comes out says which provider has given up on it, in which task, and when."""
 
@@ -53,6 +56,7 @@ class Attempted:
         plan: What this call is entitled to.
         began: When it began, on the runtime's clock.
         attempt: How many attempts were made already. Default: 0.
+        lane: Where they were made, if this may be no task at all. Default: None, it is one.
     """
 
     __slots__ = (
@@ -83,13 +87,15 @@ class Attempted:
     plan: Plan
     runtime: ProviderRuntime
 
-    def __init__(self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0) -> None:
+    def __init__(
+        self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0, lane: Lane | None = None
+    ) -> None:
         self.runtime = runtime
         self.plan = plan
         self.began = began
         self.attempt = attempt
-        self._task, loop = here()
-        self.lane = runtime.lane_for(plan, loop)
+        self._task, loop = here() if lane is None else somewhere(lane)
+        self.lane = lane if lane is not None else runtime.lane_for(plan, loop)
         self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
         self._began = began
         self._first: float | None = None  # how long it took until it was held
@@ -106,11 +112,11 @@ class Attempted:
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def succeeded(self, began: float, result: object = None) -> None:
-        """Return the permit of an attempt that succeeded."""
+    def succeeded(self, began: float, result: object = UNSET) -> None:
+        """Return the permit of an attempt that succeeded, and settle what its *result* says, if there is one."""
         runtime = self.runtime
         now = runtime.clock()
-        if self.plan.usage is not None:
+        if self.plan.usage is not None and result is not UNSET:
             self._settle_usage(self.plan.usage, result)
         self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
         if self.attempt > 1:
@@ -174,7 +180,7 @@ class Attempted:
 
     def hold(self) -> bool:
         """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
-        self.runtime.held += 1
+        self.runtime.holding.add(id(self))
         now = self.runtime.clock()
         self._first = now - self._began
         return self._slow(self._began, now)
@@ -191,7 +197,7 @@ class Attempted:
     def let_go(self, error: BaseException | None, verdict: Verdict | None, *, slow: bool) -> Failure | None:
         """End a held attempt with what came of it. There is no other attempt after it."""
         runtime = self.runtime
-        runtime.held -= 1
+        runtime.holding.discard(id(self))  # not there any more if a fork has made it the parent's
         now = runtime.clock()
         if error is None or not isinstance(error, Exception):
             usual = Verdict.SUCCESS if error is None else Verdict.IGNORED
@@ -233,11 +239,32 @@ class Attempted:
         )
 
     def _was_retried_inside(self, error: BaseException, began: float) -> bool:
-        """Whether an inner call of the same provider, within this very attempt, has already given up on *error*."""
-        if isinstance(error, ProviderError) and error.__cause__ is not None:
-            error = error.__cause__
-        mark = vars(error).get(_MARK)  # not getattr: an error may answer to every name
-        return mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began
+        """
+        Whether an inner call of the same provider, within this very attempt, has already given up on *error*.
+
+        The inner call may have been a transport's, below an SDK that has made an error of its own: from the one that
+        came out there, or from the response.
+        """
+        link: BaseException | None = error
+        for _ in range(_DEEPEST):
+            if link is None:
+                return False
+            known = safely(link, "__dict__")  # not the attribute itself: an error may answer to every name
+            mark = known.get(_MARK) if isinstance(known, dict) else None
+            if mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began:
+                return True
+            if self._is_marked(safely(link, "response"), began):
+                return True
+            link = link.__cause__
+        return False
+
+    def _is_marked(self, response: object, began: float) -> bool:
+        """Whether a transport has left on *response* that this very provider gave up on it, since *began*."""
+        extensions = safely(response, "extensions")
+        failure = extensions.get("resilience") if isinstance(extensions, dict) else None
+        if not isinstance(failure, Failure) or failure.provider != self.runtime.name:
+            return False
+        return self.runtime.wall_clock() - failure.time <= self.runtime.clock() - began
 
     def _schedule(self, failure: Failure, now: float) -> Reason | None:
         """Schedule another attempt and pay for it, or return why not."""

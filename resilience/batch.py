@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable, Sized
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, final
 
 import anyio
 import anyio.lowlevel
@@ -39,12 +39,8 @@ Progress: TypeAlias = Callable[[int, int | None, Outcome[T]], object]
 """Told after each call: how many are done, of how many (None: nobody knows), and how this one ended."""
 
 
-class TryExecute(Protocol):
-    """What makes one call, such as `ResilientProvider.try_execute`."""
-
-    def __call__(self, func: Callable[[S], Awaitable[T]], item: S, /) -> Coroutine[Any, Any, Outcome[T]]:
-        """Await ``func(item)`` and return how it ended."""
-        ...
+TryExecute: TypeAlias = Callable[..., Coroutine[Any, Any, Outcome[Any]]]
+"""What makes one call, such as `ResilientProvider.try_execute`: awaits a function with one item."""
 
 
 @final

@@ -148,6 +148,18 @@ async def test_the_last_fault_is_the_sdks_own(start: Any, world: Any) -> None:
     assert provider.breaker.state is CircuitState.OPEN
 
 
+@pytest.mark.parametrize("fault", ["busy", "reset"])
+async def test_attempts_do_not_multiply(start: Any, world: Any, fault: str) -> None:
+    """A call of the SDK inside `execute` of the same provider is tried three times, not nine, and told once."""
+    busy = world.Site.reply(503, {"error": {"message": "busy now", "type": "overloaded_error"}})
+    sdk, site, provider = start(busy if fault == "busy" else world.Site.reset, breaker={"failure_threshold": 20})
+    async with sdk.http:
+        with pytest.raises(sdk.module.APIError):
+            await provider.execute(sdk.ask)
+    assert site.requests == 3
+    assert provider.breaker.snapshot().failures_in_a_row == 3
+
+
 async def test_a_slow_first_byte(start: Any, world: Any) -> None:
     """Our timeout is the SDK's timeout, and says which it was."""
     sdk, _, provider = start(world.Site.hang, timeout={"attempt": 0.05}, retry=RetrySettings(enabled=False))
