@@ -55,7 +55,7 @@ class ProbeLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallWouldBeRejected(Event):
-    """A breaker in shadow mode let a call through that it would have refused."""
+    """A policy in shadow mode let a call through that it would have refused."""
 
     reason: Reason
 

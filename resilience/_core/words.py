@@ -44,7 +44,6 @@ class Reason(StrEnum):
     RATE_OVERSIZED = "rate_oversized"
     THROTTLED = "throttled"
     COST_EXHAUSTED = "cost_budget_exhausted"
-    UNACCEPTABLE = "unacceptable_result"
     STREAM_COMMITTED = "stream_committed"
 
 
