@@ -33,6 +33,7 @@ from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
+from resilience.settings._types import is_mapping
 from resilience.telling import Teller
 
 _log = logging.getLogger("resilience.call")
@@ -180,7 +181,7 @@ class Attempted:
 
     def hold(self) -> bool:
         """Keep permit and turn of the attempt that has just returned; return whether it was slow."""
-        self.runtime.holding.add(id(self))
+        self.runtime.held[id(self)] = None
         now = self.runtime.clock()
         self._first = now - self._began
         return self._slow(self._began, now)
@@ -197,7 +198,7 @@ class Attempted:
     def let_go(self, error: BaseException | None, verdict: Verdict | None, *, slow: bool) -> Failure | None:
         """End a held attempt with what came of it. There is no other attempt after it."""
         runtime = self.runtime
-        runtime.holding.discard(id(self))  # not there any more if a fork has made it the parent's
+        runtime.held.pop(id(self), None)  # not there any more if a fork has made it the parent's
         now = runtime.clock()
         if error is None or not isinstance(error, Exception):
             usual = Verdict.SUCCESS if error is None else Verdict.IGNORED
@@ -250,7 +251,7 @@ class Attempted:
             if link is None:
                 return False
             known = safely(link, "__dict__")  # not the attribute itself: an error may answer to every name
-            mark = known.get(_MARK) if isinstance(known, dict) else None
+            mark = known[_MARK] if is_mapping(known) and _MARK in known else None
             if mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began:
                 return True
             if self._is_marked(safely(link, "response"), began):
@@ -261,7 +262,7 @@ class Attempted:
     def _is_marked(self, response: object, began: float) -> bool:
         """Whether a transport has left on *response* that this very provider gave up on it, since *began*."""
         extensions = safely(response, "extensions")
-        failure = extensions.get("resilience") if isinstance(extensions, dict) else None
+        failure: object = extensions.get("resilience") if is_mapping(extensions) else None
         if not isinstance(failure, Failure) or failure.provider != self.runtime.name:
             return False
         return self.runtime.wall_clock() - failure.time <= self.runtime.clock() - began

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import final
 
 from resilience.call import Call
+from resilience.context import Entered, enter, leave
 from resilience.guard import Guard
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
@@ -83,11 +84,12 @@ class Attempts:
 class Attempt:
     """One attempt: an asynchronous context manager around its body."""
 
-    __slots__ = ("_call", "_course", "_guard")
+    __slots__ = ("_call", "_course", "_entered", "_guard")
 
     def __init__(self, course: _Course) -> None:
         self._course = course
         self._call = course.call
+        self._entered: Entered | None = None
         self._guard: Guard | None = None
 
     @property
@@ -104,6 +106,8 @@ class Attempt:
                 self._course.finish()
                 raise
             self._guard.__enter__()
+            if self._call.plan.tells:
+                self._entered = enter(self._call.told(self._guard))
         return self
 
     async def __aexit__(
@@ -113,6 +117,8 @@ class Attempt:
         if call is None or guard is None:
             self._course.finish()
             return False
+        if self._entered is not None:
+            leave(self._entered)
         raised = error
         try:
             try:

@@ -76,12 +76,16 @@ class Call(Attempted):
         if self.runtime.chaos:
             func = self.runtime.disturbed(func)
         if self.plan.tells:
-            if self.key is None:
-                self.key = make_key(self.plan.idempotency_key)
-            left = RemainingTime(attempt.began + attempt.limit, self.runtime.clock)
-            known = self.plan.propagate and attempt.limit < math.inf
-            func = within(CallContext(key=self.key, deadline=left if known else None), func)
+            func = within(self.told(attempt), func)
         return func
+
+    def told(self, attempt: Guard) -> CallContext:
+        """Return what the code inside *attempt* can read of the call."""
+        if self.key is None:
+            self.key = make_key(self.plan.idempotency_key)
+        left = RemainingTime(attempt.began + attempt.limit, self.runtime.clock)
+        known = self.plan.propagate and attempt.limit < math.inf
+        return CallContext(key=self.key, deadline=left if known else None)
 
     async def resume(
         self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, hold: bool = False

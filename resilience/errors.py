@@ -231,6 +231,9 @@ class StreamInterrupted(ResilienceError):
         items: tuple[object, ...] = self.args[3]
         return items
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"  # without the items
+
     def __str__(self) -> str:
         where = f"{self.provider}.{self.operation}" if self.operation else self.provider
         why = f" ({type(self.__cause__).__name__})" if self.__cause__ is not None else ""
@@ -255,6 +258,9 @@ class UnacceptableResult(ResilienceError):
         """The value itself."""
         return self.args[3]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"  # without the value
+
     def __str__(self) -> str:
         provider, operation, failure, result = self.args
         where = f"{provider}.{operation}" if operation else provider
@@ -273,6 +279,9 @@ class AllProvidersFailed(ResilienceError):
         """Who was asked, in order, and what came out."""
         outcomes: tuple[tuple[str, BaseException], ...] = self.args[0]
         return outcomes
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"  # without what others wrote into their errors
 
     def __str__(self) -> str:
         said = "; ".join(f"{name}: {_brief(error)}" for name, error in self.outcomes)

@@ -51,6 +51,14 @@ def here() -> tuple[object, Any]:
     raise RuntimeError("a provider's calls are awaited in an asyncio or trio task, and none is running here")
 
 
+def somewhere(lane: Lane) -> tuple[object, Any]:
+    """Like `here`, but where no task runs, such as in a callback, return None and the loop of *lane*."""
+    try:
+        return here()
+    except RuntimeError:
+        return None, lane.loop
+
+
 class Guard(Protocol):
     """One attempt under its limit."""
 

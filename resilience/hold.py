@@ -50,7 +50,7 @@ class Light:
 
     def hold(self) -> bool:
         """Keep it; return whether it was slow up to now."""
-        self._runtime.held += 1
+        self._runtime.held[id(self)] = None
         return self._lane.clock() - self._began >= self._plan.slow_after
 
     def renew(self) -> None:
@@ -63,11 +63,11 @@ class Light:
         """End it with what came of it."""
         runtime, lane, period = self._runtime, self._lane, self._period
         now = lane.clock()
+        runtime.held.pop(id(self), None)
         if isinstance(error, Exception):
-            call = Call(runtime, self._plan, self._began, attempt=1)
+            call = Call(runtime, self._plan, self._began, attempt=1, lane=lane)
             call.adopt(Permit(period))
             return call.let_go(error, verdict, slow=slow)
-        runtime.held -= 1
         verdict = verdict or (Verdict.SUCCESS if error is None else Verdict.IGNORED)
         usual = verdict is Verdict.SUCCESS and not slow and lane.door is period and now < lane.turn_at
         if usual and get_ident() == lane.thread:

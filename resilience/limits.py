@@ -120,7 +120,19 @@ class Limits:
         host: The provider's runtime.
     """
 
-    __slots__ = ("_bucket", "_clock", "_host", "_placed", "_seen", "admit", "bulkhead", "cost", "rate", "throttle")
+    __slots__ = (
+        "_bucket",
+        "_clock",
+        "_heeds",
+        "_host",
+        "_placed",
+        "_seen",
+        "admit",
+        "bulkhead",
+        "cost",
+        "rate",
+        "throttle",
+    )
 
     admit: Admit
     bulkhead: Bulkhead | None
@@ -147,6 +159,7 @@ class Limits:
         self._clock = tools.clock
         self._placed: set[object] = set()
         self._seen = 0
+        self._heeds = False  # whether results tell of limits, so that each has to be looked at
 
     def _all(self) -> list[Bulkhead | CostLimit | RateLimit | Throttle]:
         every = (self.throttle, self.cost, self.rate, self.bulkhead)
@@ -168,14 +181,15 @@ class Limits:
 
     @property
     def quick(self) -> bool:
-        """Whether `admit` may answer: nobody waits, nothing is in shadow mode or held back, no latency is asked for."""
+        """Whether `admit` may answer: nobody waits, no shadow, nothing held back, no look at latencies or results."""
         bulkhead, rate = self.bulkhead, self.rate
         if bulkhead is not None:
             settings = bulkhead.settings
             if bulkhead.waiting or settings.mode != "enforce" or settings.adaptive == "vegas":
                 return False
         held_back = self.throttle is not None and self.throttle.active
-        return self.cost is None and not held_back and (rate is None or self._bucket is not None)
+        free = self.cost is None and not held_back and not self._heeds
+        return free and (rate is None or self._bucket is not None)
 
     def _uncounted(self) -> int:
         return self._host.lanes.uncounted
@@ -293,8 +307,11 @@ class Limits:
             headers = safely(thing, "headers")
             if headers is None:
                 headers = safely(safely(thing, "response"), "headers")
-            if headers is not None:
-                self.rate.follow(headers, sent=sent)
+            told = headers is not None and self.rate.follow(headers, sent=sent)
+            if told and not self._heeds and not isinstance(thing, BaseException):
+                self._heeds = True
+                with self._host.common.lock:
+                    self._host.refresh()
 
     def _learn(self, failure: Failure | None = None, latency: float | None = None) -> None:
         """Tell those limits that learn what has become of attempts since the last time, those on the fast path too."""

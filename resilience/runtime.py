@@ -95,7 +95,7 @@ class ProviderRuntime:
     common: Common
     enabled: bool
     exhausted: int
-    held: int
+    held: dict[int, None]  # the attempts that are held open, by identity
     name: str
     plan: Plan
     recovered: int
@@ -124,7 +124,7 @@ class ProviderRuntime:
         self.lanes = Lanes()
         self.probing: set[object] = set()
         self.waiting: set[object] = set()
-        self.held = 0
+        self.held = {}
         self.coalescer: Coalescer | None = None  # made when it is first needed
         self.hedges: dict[str, Hedge] = {}  # by operation, made when they are first needed
         self.limits = Limits(name, settings, tools, self.bus, self) if limited(settings) else None
@@ -250,7 +250,7 @@ class ProviderRuntime:
     @property
     def in_flight(self) -> int:
         """How many attempts are running, in all loops, those held open included."""
-        return self.held + self.lanes.in_flight
+        return len(self.held) + self.lanes.in_flight
 
     def hanging(self, count: int, now: float) -> None:
         """A lane's timer found *count* attempts slow already."""
@@ -376,7 +376,7 @@ class ProviderRuntime:
             self.limits.start_anew()
         self.probing = set()
         self.waiting = set()
-        self.held = 0
+        self.held = {}
         self._zero()
         self.plan = self.plan_for("")
         self.breaker.start_anew()

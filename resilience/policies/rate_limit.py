@@ -275,7 +275,7 @@ class RateLimit:
 
     # -- what the provider says ------------------------------------------------------------------------------------
 
-    def follow(self, headers: object, *, sent: float) -> None:
+    def follow(self, headers: object, *, sent: float) -> bool:
         """
         Tighten the windows to what the provider says in the *headers* of a response.
 
@@ -286,15 +286,20 @@ class RateLimit:
         Args:
             headers: Of any response, in any kind of collection.
             sent: When the request left, on the limit's clock: answers overtake one another, and old ones say nothing.
+
+        Returns:
+            Whether they say anything about limits.
         """
         if not self.settings.follow_headers or self.settings.mode == "disabled" or not self._names:
-            return
+            return False
         news: list[Event] = []
-        for quota in quotas(headers, self._wall_clock()):
+        said = quotas(headers, self._wall_clock())
+        for quota in said:
             with self.lock:
                 news += self._heed(quota, sent)
         for event in news:
             self.bus.emit(event)
+        return bool(said)
 
     def _heed(self, quota: Quota, sent: float) -> list[Event]:
         if quota.what in ("input_tokens", "output_tokens") and quota.remaining >= 1:

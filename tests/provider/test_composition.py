@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from resilience import Reason
+from resilience import (
+    AllProvidersFailed,
+    ProviderRegistry,
+    Reason,
+    StreamInterrupted,
+    UnacceptableResult,
+    Usage,
+    deadline,
+    idempotency_key,
+)
 
 pytestmark = pytest.mark.anyio
+
+
+class Answer:
+    """A result with headers."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
 
 
 async def start(group: Any, provider: Any, func: Any, into: list[Any]) -> None:
@@ -63,3 +82,114 @@ async def test_what_surely_was_not_sent_costs_no_quota(world, fast: bool) -> Non
     assert provider.snapshot().rate_limit.windows[0].remaining == 2
     await asked.try_execute(world.script(ConnectionResetError))
     assert provider.snapshot().rate_limit.windows[0].remaining == 1
+
+
+@pytest.mark.parametrize("fast", [False, True])
+async def test_headers_of_results_are_heeded(world, fast: bool) -> None:
+    """On the fast path as off it: what the provider says tightens the limit."""
+    provider = world.provider(rate_limit={"requests_per_minute": 60, "max_wait": 0})
+    said = {"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "60s"}
+    for left in (20, 3):
+        answer = Answer({**said, "x-ratelimit-remaining-requests": str(left)})
+        asked = provider if fast else provider.with_options(timeout=30)
+        await asked.execute(world.script(answer))
+        assert provider.snapshot().rate_limit.windows[0].remaining == left
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_block_can_read_its_call(world) -> None:
+    """The same key in each attempt's block, the time that is left, and nothing outside of them."""
+    provider = world.provider(retry={"base_delay": 1.0, "jitter": "none"})
+    keys, left = [], []
+    async for attempt in provider.with_options(idempotency_key=True, propagate=True, timeout=10).attempts():
+        async with attempt:
+            keys.append(idempotency_key())
+            left.append(deadline().remaining())  # type: ignore[union-attr]
+            if attempt.number < 3:
+                raise ConnectionRefusedError
+        assert (idempotency_key(), deadline()) == (None, None)
+    assert (len(keys), len(set(keys)), None in keys) == (3, 1, False)
+    assert left[0] == 10
+    assert left[2] < 9
+
+
+async def test_the_usage_of_a_block_is_what_was_reserved(world, caplog) -> None:
+    """There is no result to read it from, so nobody is asked."""
+    provider = world.provider(rate_limit={"tokens_per_minute": 100})
+    async for attempt in provider.with_options(usage=lambda _: Usage(tokens=1), reserve=Usage(tokens=60)).attempts():
+        async with attempt:
+            pass
+    assert provider.snapshot().rate_limit.windows[0].remaining == 40
+    assert not caplog.records
+
+
+# -- holds -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_a_hold_can_end_where_no_task_runs(error: Exception | None) -> None:
+    """In a callback of the loop, or in a thread without one."""
+    registry = ProviderRegistry()
+    provider = registry.provider("openai")
+
+    async def main() -> None:
+        await provider.execute(anyio.sleep, 0)
+        for end_by in (asyncio.get_running_loop().call_soon, _in_a_thread):
+            hold = await provider.hold(anyio.sleep, 0)
+            assert provider.snapshot().in_flight == 1
+            end_by(hold.end, error)
+            await anyio.lowlevel.checkpoint()
+            assert provider.snapshot().in_flight == 0
+        await provider.execute(anyio.sleep, 0)
+
+    asyncio.run(main())
+    assert provider.snapshot().breaker.failures_in_a_row == 0
+    assert provider.snapshot().breaker.failed == (2 if error is not None else 0)
+
+
+def _in_a_thread(func: Any, *args: Any) -> None:
+    thread = threading.Thread(target=func, args=args)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("settings", [{}, {"bulkhead": {"max_concurrent": 2}}])
+async def test_what_a_parent_held_is_none_of_its_childs(world, settings: Any) -> None:
+    """A child that drops it counts no fewer than none."""
+    provider = world.provider(**settings)
+    await provider.execute(world.script("warm"))
+    hold = await provider.hold(world.script("held"))
+    provider._runtime.start_anew()
+    hold.end()
+    assert provider.snapshot().in_flight == 0
+    hold = await provider.hold(world.script("held"))
+    assert provider.snapshot().in_flight == 1
+    hold.end()
+    assert provider.snapshot().in_flight == 0
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_repr_shows_a_payload(world) -> None:
+    """Errors are logged: what a result, an item or somebody's error holds stays out."""
+    provider = world.provider(retry={"enabled": False})
+    outcome = await provider.with_options(accept=lambda _: False).try_execute(world.script("secret"))
+
+    async def broken() -> Any:
+        yield "secret"
+        raise ConnectionResetError("secret")
+
+    with pytest.raises(StreamInterrupted) as interrupted:
+        async with world.provider("s3", stream={"keep": 1}).stream(broken) as items:
+            async for _ in items:
+                pass
+    failing = provider.fallback_to(world.provider("anthropic", retry={"enabled": False}))
+    everywhere = await failing.try_execute(world.script(world.status(500)))
+    for error in (outcome.error, interrupted.value, everywhere.error):
+        assert isinstance(error, UnacceptableResult | StreamInterrupted | AllProvidersFailed)
+        assert type(error).__name__ in repr(error)
+        assert "secret" not in f"{error!r} {error} {error.__notes__ if hasattr(error, '__notes__') else ''}"
+    assert (outcome.error.result, interrupted.value.items) == ("secret", ("secret",))

@@ -634,7 +634,7 @@ async def test_a_call_ended_anywhere_gives_everything_back(
             paid = (math.floor(scene.hedge.calls / 2) - second, retries - second)
             assert (scene.available, scene.hedge.launched) == (paid, second), where
             assert [one.closed for one in work.returned] == [one not in taken for one in work.returned], where
-            assert (scene.provider.breaker.state, scene.runtime.held) == (CircuitState.CLOSED, 0), where
+            assert (scene.provider.breaker.state, scene.runtime.held) == (CircuitState.CLOSED, {}), where
             assert scene.provider.breaker.snapshot().failures_in_a_row <= 2, where
             if not ended:
                 break

@@ -109,7 +109,7 @@ class TestHold:
         with pytest.warns(ResourceWarning, match="without end"):
             await forget()
         assert provider.breaker.state is CircuitState.CLOSED
-        assert provider._runtime.held == 0
+        assert not provider._runtime.held
 
     async def test_ended_in_another_thread(self, world: Any, warm: bool) -> None:
         """It may end in another thread than it began in."""
