@@ -13,6 +13,8 @@ from resilience.testing.behaviour import Behaviour as Behaviour
 from resilience.testing.behaviour import Misbehaviour as Misbehaviour
 from resilience.testing.clock import DeadlockError as DeadlockError
 from resilience.testing.clock import VirtualTimeLoop as VirtualTimeLoop
+from resilience.testing.endings import Ending as Ending
+from resilience.testing.endings import cancelled_everywhere as cancelled_everywhere
 from resilience.testing.fault import Fault as Fault
 from resilience.testing.fault import FaultKind as FaultKind
 from resilience.testing.fault import InjectedStatus as InjectedStatus
@@ -36,6 +38,7 @@ __all__ = [
     "Action",
     "Behaviour",
     "DeadlockError",
+    "Ending",
     "EventRecorder",
     "Fault",
     "FaultKind",
@@ -48,6 +51,7 @@ __all__ = [
     "ProviderStatistics",
     "VirtualClock",
     "VirtualTimeLoop",
+    "cancelled_everywhere",
     "guarded",
     "isolated_registry",
     "no_waits",

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import random
 import threading
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
 
 from resilience._core.words import Priority
 from resilience.errors import BulkheadFull
 from resilience.policies._waiter import Waiter
 from resilience.policies.bulkhead import Bulkhead, Place
 from resilience.settings import BulkheadSettings
-from resilience.testing import VirtualTimeLoop
+from resilience.testing import VirtualTimeLoop, cancelled_everywhere
 
 Backend = Literal["asyncio", "trio"]
 Act: TypeAlias = Callable[[Bulkhead], Coroutine[Any, Any, object]]
@@ -56,67 +54,6 @@ def is_empty(bulkhead: Bulkhead) -> bool:
 # -- the sweep ---------------------------------------------------------------------------------------------------------
 
 
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], object]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        suspended()
-        value, error = None, None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-async def by_scope(body: Coroutine[Any, Any, object], k: int) -> bool:
-    """Cancel the scope around *body* at its k-th suspension; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        await watched(body, lambda: next(count) == k and scope.cancel())
-    assert scope.cancelled_caught is scope.cancel_called
-    return scope.cancel_called
-
-
-async def by_task(body: Coroutine[Any, Any, object], k: int) -> bool:
-    """Cancel the task of *body* at its k-th suspension, as a server would; trio knows scopes only."""
-    if trio.lowlevel.in_trio_run():
-        return await by_scope(body, k)
-    count = itertools.count(1)
-
-    async def live() -> None:
-        await watched(body, lambda: next(count) == k and task.cancel())
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    assert task.cancelled() is (task.cancelling() > 0)
-    return task.cancelled()
-
-
-async def by_close(body: Coroutine[Any, Any, object], k: int) -> bool:
-    """Close *body* at its k-th suspension, as the garbage collector would."""
-    count = itertools.count(1)
-
-    class Enough(BaseException):
-        pass
-
-    def suspended() -> None:
-        if next(count) == k:
-            raise Enough
-
-    try:
-        await watched(body, suspended)
-    except Enough:
-        body.close()
-        return True
-    return False
-
-
 async def work() -> None:
     await anyio.lowlevel.checkpoint()
     await anyio.sleep(1)
@@ -142,30 +79,25 @@ async def holds(bulkhead: Bulkhead) -> None:
 
 async def gives_up(bulkhead: Bulkhead) -> None:
     with suppress(BulkheadFull), await bulkhead.acquire(max_wait=0.5):
-        pass
+        await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("act", [calls, decorates, enters, holds, gives_up])
-@pytest.mark.parametrize("end", [by_scope, by_task, by_close])
 @pytest.mark.parametrize("busy", [False, True], ids=["free", "busy"])
-async def test_nothing_is_left_wherever_a_call_is_cancelled(
-    act: Act, end: Callable[[Coroutine[Any, Any, object], int], Awaitable[bool]], busy: bool
-) -> None:
+async def test_nothing_is_left_wherever_a_call_is_cancelled(act: Act, busy: bool) -> None:
     """At every suspension of a call that gets a place at once, waits for it, or waits in vain."""
-    for k in itertools.count(1):
+    for ending in cancelled_everywhere("scope", "task", "close"):
         bulkhead = make()
         async with anyio.create_task_group() as group:
             if busy:
                 group.start_soon(bulkhead.call, work)
                 await settle()
-            came_so_far = await end(act(bulkhead), k)
-        assert is_empty(bulkhead), f"at suspension {k}"
+            await ending(partial(act, bulkhead))
+        assert ending.came_out is ending.reached, ending
+        assert is_empty(bulkhead), ending
         with placed(bulkhead):
             pass
-        if not came_so_far:
-            break
-    assert k > (1 if busy or act is not gives_up else 0)
 
 
 # -- ties --------------------------------------------------------------------------------------------------------------

@@ -6,13 +6,11 @@ import asyncio
 import copy
 import dataclasses
 import gc
-import itertools
-import types
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import anyio
 import anyio.lowlevel
@@ -26,7 +24,7 @@ from resilience.events import CallCoalesced, EventBus
 from resilience.policies import coalesce
 from resilience.policies._twins import SharedError
 from resilience.policies.coalesce import Coalescer
-from resilience.testing import EventRecorder, VirtualTimeLoop
+from resilience.testing import EventRecorder, VirtualTimeLoop, cancelled_everywhere
 
 pytestmark = pytest.mark.anyio
 
@@ -950,73 +948,6 @@ def test_a_forked_child_starts_anew() -> None:
 # -- cancellation at every point ---------------------------------------------------------------------------------------
 
 
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        suspended()
-        value, error = None, None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-class Enough(BaseException):
-    """The body is closed."""
-
-
-Ending: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]], int], Awaitable[bool]]
-
-
-async def by_scope(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the scope around the call at its k-th suspension; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        await watched(act(), lambda: scope.cancel() if next(count) == k else None)
-    return scope.cancel_called
-
-
-async def by_task(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the task of the call at its k-th suspension, as `asyncio.timeout` or a server would."""
-
-    async def live() -> None:
-        count = itertools.count(1)
-        await watched(act(), lambda: task.cancel() if next(count) == k else None)  # type: ignore[func-returns-value]
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    return task.cancelled()
-
-
-async def by_close(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Close the coroutine of the call at its k-th suspension, as the garbage collector would."""
-    body, count = act(), itertools.count(1)
-
-    def suspended() -> None:
-        if next(count) == k:
-            raise Enough
-
-    try:
-        await watched(body, suspended)
-    except Enough:
-        body.close()
-        return True
-    return False
-
-
-def endings(anyio_backend: Any) -> Iterator[Ending]:
-    yield from [by_scope, by_close]
-    if anyio_backend[0] == "asyncio":
-        yield by_task
-
-
 async def work() -> str:
     await anyio.lowlevel.checkpoint()
     await anyio.sleep(1)
@@ -1027,37 +958,29 @@ async def work() -> str:
 @pytest.mark.parametrize("patience", [float("inf"), 60.0])
 @pytest.mark.parametrize("earlier", [0, 1])
 @pytest.mark.parametrize("victim", [0, 1, 2])
-async def test_a_caller_ended_anywhere_harms_nobody(
-    victim: int, earlier: int, patience: float, anyio_backend: Any
-) -> None:
+async def test_a_caller_ended_anywhere_harms_nobody(victim: int, earlier: int, patience: float) -> None:
     """Three callers of one key; one of them is ended at each of its points, also where it has just taken over."""
-    for ending in endings(anyio_backend):
-        for k in itertools.count(1):
-            coalescer = Coalescer()
-            ended: list[bool] = []
-            results: list[object] = []
+    for ending in cancelled_everywhere("scope", "task", "close"):
+        coalescer = Coalescer()
+        results: list[object] = []
 
-            async def suffer(coalescer: Any = coalescer, ended: Any = ended, ending: Any = ending, k: int = k) -> None:
-                ended.append(await ending(lambda: coalescer.share("k", work, patience=patience), k))
+        async def suffer(coalescer: Any = coalescer, ending: Any = ending) -> None:
+            await ending(lambda: coalescer.share("k", work, patience=patience))
 
-            async def live(coalescer: Any = coalescer, results: Any = results) -> None:
-                results.append(await coalescer.share("k", work, patience=patience))
+        async def live(coalescer: Any = coalescer, results: Any = results) -> None:
+            results.append(await coalescer.share("k", work, patience=patience))
 
-            async with anyio.create_task_group() as tasks:
-                for _ in range(earlier):  # somebody leads, and goes: then the next one has taken over
-                    tasks.start_soon(lead_for_a_while, coalescer)
-                    await anyio.lowlevel.checkpoint()
-                    await anyio.lowlevel.checkpoint()
-                for place in range(3):
-                    tasks.start_soon(suffer if place == victim else live)
-                    await anyio.lowlevel.checkpoint()
-                    await anyio.lowlevel.checkpoint()
-            where = f"{ending.__name__} at suspension {k}"
-            assert results == ["done", "done"], where
-            assert is_empty(coalescer), where
-            if not ended[0]:
-                break
-        assert k > 1, "the call never suspended"
+        async with anyio.create_task_group() as tasks:
+            for _ in range(earlier):  # somebody leads, and goes: then the next one has taken over
+                tasks.start_soon(lead_for_a_while, coalescer)
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+            for place in range(3):
+                tasks.start_soon(suffer if place == victim else live)
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+        assert results == ["done", "done"], ending
+        assert is_empty(coalescer), ending
 
 
 async def lead_for_a_while(coalescer: Coalescer) -> None:

@@ -7,11 +7,10 @@ import contextvars
 import gc
 import itertools
 import logging
-import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +18,7 @@ import pytest
 
 from resilience import CircuitOpen, CircuitState, ConfigurationError, Outcome, ResilientProvider
 from resilience.batch import Batch, Outcomes
-from resilience.testing import VirtualTimeLoop
+from resilience.testing import VirtualTimeLoop, cancelled_everywhere
 
 pytestmark = pytest.mark.anyio
 
@@ -753,49 +752,6 @@ async def failing_fast(one: Batch[Any]) -> None:
         await iterated(one)
 
 
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        suspended()
-        value, error = None, None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-Ending: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]], int], Awaitable[bool]]
-
-
-async def by_scope(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the scope around the batch at its k-th suspension; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        await watched(act(), lambda: scope.cancel() if next(count) == k else None)
-    return scope.cancel_called
-
-
-async def by_task(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the task of the batch at its k-th suspension, as `asyncio.timeout` or a server would."""
-
-    async def live() -> None:
-        count = itertools.count(1)
-        await watched(act(), lambda: task.cancel() if next(count) == k else None)  # type: ignore[func-returns-value]
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
-    return task.cancelling() > 0
-
-
 def tasks() -> int:
     """How many tasks there are."""
     if asyncio._get_running_loop() is not None:
@@ -810,24 +766,18 @@ USES = [awaited, iterated, read_slowly, left_early, failing_fast]
 
 @KINDS
 @pytest.mark.parametrize("use", USES)
-async def test_a_batch_cancelled_anywhere_leaves_nothing(kind: str, use: Any, world: Any, anyio_backend: Any) -> None:
+async def test_a_batch_cancelled_anywhere_leaves_nothing(kind: str, use: Any, world: Any) -> None:
     """No task, no permit, no generator that was begun and not closed, wherever its caller is cancelled."""
     before = tasks()
-    for ending in (by_scope, by_task) if anyio_backend[0] == "asyncio" else (by_scope,):
-        for k in itertools.count(1):
-            registry = world.registry(retry={"enabled": False})
-            provider, work, source = registry.provider("s3"), Work(), Source([1, 2, -3, 4, 1, 1])
-            items = source.iterate(kind)
-            ended = await ending(lambda: use(batch(provider, work, items, concurrency=2)), k)  # noqa: B023
-            where = f"{ending.__name__} at suspension {k}"
-            assert work.running == 0, where
-            assert source.closed or not source.taken, where
-            assert registry.runtime("s3").in_flight == 0, where
-            assert len(source.tasks) <= 1, where
-            assert tasks() == before, where
-            if not ended:
-                break
-        assert k > 1, "the batch never suspended"
+    for ending in cancelled_everywhere():
+        registry = world.registry(retry={"enabled": False})
+        provider, work, source = registry.provider("s3"), Work(), Source([1, 2, -3, 4, 1, 1])
+        await ending(lambda: use(batch(provider, work, source.iterate(kind), concurrency=2)))  # noqa: B023
+        assert work.running == 0, ending
+        assert source.closed or not source.taken, ending
+        assert registry.runtime("s3").in_flight == 0, ending
+        assert len(source.tasks) <= 1, ending
+        assert tasks() == before, ending
 
 
 # -- garbage -----------------------------------------------------------------------------------------------------------

@@ -1,16 +1,13 @@
 """
 Cancellation at every point where a call can be cancelled: everything comes back, each time.
 
-An instrument counts the suspensions of a call and ends it at the k-th one, for every k until the call finishes by
-itself. It does so in three ways: through a cancel scope, by `Task.cancel` (on asyncio), and by closing the coroutine.
+In three ways: through a cancel scope, by `Task.cancel` (on asyncio), and by closing the coroutine.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -31,6 +28,7 @@ from resilience import (
 )
 from resilience._core.states import Permit
 from resilience._core.words import Verdict
+from resilience.testing import cancelled_everywhere
 
 pytestmark = pytest.mark.anyio
 
@@ -38,73 +36,6 @@ RETRIES = RetrySettings(jitter="none", base_delay=2)
 # One float of refill in a thousand years: what is missing at the end was charged and not refunded.
 BUDGET = BudgetSettings(ratio=0, floor_per_second=1e-9, floor_burst=5)
 BREAKER = BreakerSettings(jitter=0, minimum_calls=1000)
-
-
-# -- the instrument ----------------------------------------------------------------------------------------------------
-
-
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        suspended()
-        value, error = None, None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-Ending: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, Any]], int], Awaitable[bool]]
-
-
-async def by_scope(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the scope around the call at its k-th suspension; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        await watched(act(), lambda: scope.cancel() if next(count) == k else None)
-    assert scope.cancelled_caught is scope.cancel_called, "the cancellation did not come out"
-    return scope.cancel_called
-
-
-async def by_task(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the task of the call at its k-th suspension, as `asyncio.timeout` or a server would."""
-
-    async def live() -> None:
-        count = itertools.count(1)
-        await watched(act(), lambda: task.cancel() if next(count) == k else None)  # type: ignore[func-returns-value]
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    assert task.cancelled() is (task.cancelling() > 0), "the cancellation did not come out"
-    assert task.cancelling() <= 1, "somebody else asked for a cancellation"
-    return task.cancelled()
-
-
-async def by_close(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Close the coroutine of the call at its k-th suspension, as the garbage collector would."""
-    body = act()
-    count = itertools.count(1)
-
-    class Enough(BaseException):
-        pass
-
-    def suspended() -> None:
-        if next(count) == k:
-            raise Enough
-
-    try:
-        await watched(body, suspended)
-    except Enough:
-        body.close()
-        return True
-    return False
 
 
 # -- situations --------------------------------------------------------------------------------------------------------
@@ -367,10 +298,6 @@ SITUATIONS: list[Make] = [
 ]
 
 
-def endings(anyio_backend: Any) -> list[Ending]:
-    return [by_scope, by_close, by_task] if anyio_backend[0] == "asyncio" else [by_scope, by_close]
-
-
 # -- what has to be back -----------------------------------------------------------------------------------------------
 
 
@@ -390,28 +317,27 @@ def retries_left(scene: Scene) -> float:
 
 
 @pytest.mark.parametrize("make", SITUATIONS, ids=lambda make: make.__name__)
-async def test_a_call_ended_anywhere_gives_everything_back(make: Make, world: Any, anyio_backend: Any) -> None:
+async def test_a_call_ended_anywhere_gives_everything_back(make: Make, world: Any) -> None:
     """Permit, probe slot, entry, gate place and budget are back, and the breaker took it for no evidence."""
-    for ending in endings(anyio_backend):
-        for k in itertools.count(1):
-            scene = await make(world)
-            breaker = scene.provider.breaker
-            before, retries, successes = breaker.snapshot(), retries_left(scene), breaker.circuit.successes
-            Work.finished = 0
-            ended = await ending(scene.act, k)
-            where = f"{ending.__name__} at suspension {k}"
-            after = breaker.snapshot()
-            assert held(scene) == [], where
-            assert retries_left(scene) == retries - max(0, scene.work.calls - 1), where
-            assert after.failures_in_a_row <= before.failures_in_a_row + scene.work.failures, where
-            assert after.trips == before.trips, where
-            if not ended:
-                break
-            assert breaker.circuit.successes - successes <= Work.finished, where
-            closed = CircuitState.CLOSED
-            assert (after.state is closed) is (before.state is closed), where
-            await works_again(scene)
-        assert k > 2, "the call never suspended"
+    for ending in cancelled_everywhere("scope", "task", "close"):
+        scene = await make(world)
+        breaker = scene.provider.breaker
+        before, retries, successes = breaker.snapshot(), retries_left(scene), breaker.circuit.successes
+        Work.finished = 0
+        ended = await ending(scene.act)
+        assert ending.came_out is ended, ending
+        after = breaker.snapshot()
+        assert held(scene) == [], ending
+        assert retries_left(scene) == retries - max(0, scene.work.calls - 1), ending
+        assert after.failures_in_a_row <= before.failures_in_a_row + scene.work.failures, ending
+        assert after.trips == before.trips, ending
+        if not ended:
+            continue
+        assert breaker.circuit.successes - successes <= Work.finished, ending
+        closed = CircuitState.CLOSED
+        assert (after.state is closed) is (before.state is closed), ending
+        await works_again(scene)
+    assert ending.suspension > 2
 
 
 async def works_again(scene: Scene) -> None:
@@ -453,45 +379,40 @@ async def test_a_breaker_alone_gets_its_permits_back(
     use: Callable[[CircuitBreaker], Coroutine[Any, Any, Any]], open_circuit: bool, anyio_backend: Any
 ) -> None:
     """Wherever a call through a breaker ends, its permit is back, and the end decides nothing."""
-    for ending in endings(anyio_backend):
-        for k in itertools.count(1):
-            breaker = alone(open_circuit=open_circuit)
-            await anyio.sleep(1)
-            before = breaker.snapshot()
-            ended = await ending(lambda breaker=breaker: use(breaker), k)  # type: ignore[misc]
-            assert (breaker._live, breaker._entered) == ({}, {})
-            now = breaker.snapshot()
-            assert (now.probes, now.failed, now.trips) == (0, before.failed, before.trips)
-            assert now.state is (CircuitState.HALF_OPEN if open_circuit else CircuitState.CLOSED)
-            if not ended:
-                break
-            assert await breaker.call(Work()) == "done"
-        assert k > 2
+    for ending in cancelled_everywhere("scope", "task", "close"):
+        breaker = alone(open_circuit=open_circuit)
+        await anyio.sleep(1)
+        before = breaker.snapshot()
+        ended = await ending(partial(use, breaker))
+        assert (breaker._live, breaker._entered) == ({}, {})
+        now = breaker.snapshot()
+        assert (now.probes, now.failed, now.trips) == (0, before.failed, before.trips)
+        assert now.state is (CircuitState.HALF_OPEN if open_circuit else CircuitState.CLOSED)
+        if not ended:
+            continue
+        assert await breaker.call(Work()) == "done"
+    assert ending.suspension > 2
 
 
-async def test_a_retry_handler_alone_stops_when_cancelled(anyio_backend: Any) -> None:
+async def test_a_retry_handler_alone_stops_when_cancelled() -> None:
     """A cancelled call is not tried again, and the handler serves the next one."""
-    for ending in endings(anyio_backend):
-        for k in itertools.count(1):
-            handler = RetryHandler(RETRIES, clock=anyio.current_time)
-            work = Work(ConnectionResetError(), ConnectionResetError())
-            ended = await ending(lambda handler=handler, work=work: handler.call(work), k)  # type: ignore[misc]
-            assert handler.retries <= work.calls
-            if not ended:
-                break
-            assert not work.returned
-            assert await handler.call(Work()) == "done"
-        assert k > 6
+    for ending in cancelled_everywhere("scope", "task", "close"):
+        handler = RetryHandler(RETRIES, clock=anyio.current_time)
+        work = Work(ConnectionResetError(), ConnectionResetError())
+        ended = await ending(partial(handler.call, work))
+        assert handler.retries <= work.calls
+        if not ended:
+            continue
+        assert not work.returned
+        assert await handler.call(Work()) == "done"
+    assert ending.suspension > 6
 
 
-async def test_a_deadline_alone_is_left_whole(anyio_backend: Any) -> None:
+async def test_a_deadline_alone_is_left_whole() -> None:
     """Wherever work under a deadline ends, its scope is closed, and the deadline can be entered again."""
-    for ending in endings(anyio_backend):
-        for k in itertools.count(1):
-            deadline = Deadline(50, clock=anyio.current_time)
-            ended = await ending(lambda deadline=deadline: deadline.call(Work()), k)  # type: ignore[misc]
-            assert deadline._scopes == {}
-            assert await deadline.call(Work()) == "done"
-            if not ended:
-                break
-        assert k > 2
+    for ending in cancelled_everywhere("scope", "task", "close"):
+        deadline = Deadline(50, clock=anyio.current_time)
+        await ending(partial(deadline.call, Work()))
+        assert deadline._scopes == {}
+        assert await deadline.call(Work()) == "done"
+    assert ending.suspension > 2

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import itertools
 import logging
 import math
-import types
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -44,7 +41,8 @@ from resilience.events import (
 )
 from resilience.hedging import hedge_for
 from resilience.settings import BulkheadSettings, HedgeSettings, RateLimitSettings
-from resilience.testing import run
+from resilience.testing import cancelled_everywhere, run
+from resilience.testing.endings import watched
 
 pytestmark = pytest.mark.anyio
 
@@ -538,58 +536,6 @@ async def test_the_winner_can_be_held(world: Any) -> None:
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            error = None
-        suspended()
-        value = None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-Ending: TypeAlias = Callable[[Scene, Work, Callable[[], Coroutine[Any, Any, Any]], int], Awaitable[bool]]
-
-
-async def by_scope(scene: Scene, work: Work, act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the scope around the call at the k-th suspension of anything in it; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        work.suspended = lambda: scope.cancel() if next(count) == k else None
-        await watched(act(), work.suspended)
-    return scope.cancel_called
-
-
-async def by_task(scene: Scene, work: Work, act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the task of the call likewise, as `asyncio.timeout` or a server would."""
-    count = itertools.count(1)
-    task: asyncio.Task[Any] | None = None
-
-    def suspended() -> None:
-        if next(count) == k and task is not None:
-            task.cancel()
-
-    work.suspended = suspended
-
-    async def live() -> None:
-        await watched(act(), suspended)
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    assert task.cancelling() <= 1, "somebody else asked for a cancellation"
-    return task.cancelling() == 1
-
-
 SITUATIONS: dict[str, tuple[tuple[float, Any], ...]] = {
     "alone": ((0.5, Resource),),
     "second wins": ((60, Resource), (0.5, Resource)),
@@ -605,40 +551,34 @@ SITUATIONS: dict[str, tuple[tuple[float, Any], ...]] = {
 
 @pytest.mark.parametrize("hold", [False, True], ids=["", "hold"])
 @pytest.mark.parametrize("name", SITUATIONS)
-async def test_a_call_ended_anywhere_gives_everything_back(
-    name: str, hold: bool, world: Any, anyio_backend: Any
-) -> None:
+async def test_a_call_ended_anywhere_gives_everything_back(name: str, hold: bool, world: Any) -> None:
     """No permit, task, entry, charge or open result is left, and the breaker took it for no evidence."""
-    endings: list[Ending] = [by_scope, by_task] if anyio_backend[0] == "asyncio" else [by_scope]
-    for ending in endings:
-        for k in itertools.count(1):
-            room = BulkheadSettings(max_concurrent=1 if name == "no room" else 2)
-            scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), bulkhead=room)
-            work = Work(*((seconds, make()) for seconds, make in SITUATIONS[name]))
-            _, retries = scene.available
-            taken: list[Any] = []
+    for ending in cancelled_everywhere():
+        room = BulkheadSettings(max_concurrent=1 if name == "no room" else 2)
+        scene = Scene(world, timeout=TimeoutSettings(attempt=5, total=20), bulkhead=room)
+        work = Work(*((seconds, make()) for seconds, make in SITUATIONS[name]))
+        _, retries = scene.available
+        taken: list[Any] = []
 
-            async def act(scene: Scene = scene, work: Work = work, taken: list[Any] = taken) -> None:
-                with suppress(ConnectionResetError, CallTimeout):
-                    if hold:
-                        held = await scene.view.hold(work)
-                        taken.append(held.value)
-                        held.end()
-                    else:
-                        taken.append(await scene.execute(work))
+        async def act(scene: Scene = scene, work: Work = work, taken: list[Any] = taken) -> None:
+            with suppress(ConnectionResetError, CallTimeout):
+                if hold:
+                    held = await scene.view.hold(work)
+                    taken.append(held.value)
+                    held.end()
+                else:
+                    taken.append(await scene.execute(work))
 
-            where = f"{ending.__name__} at suspension {k}"
-            ended = await ending(scene, work, act, k)
-            assert (scene.held, work.running) == ([], 0), where
-            second = max(0, work.calls - 1)
-            paid = (math.floor(scene.hedge.calls / 2) - second, retries - second)
-            assert (scene.available, scene.hedge.launched) == (paid, second), where
-            assert [one.closed for one in work.returned] == [one not in taken for one in work.returned], where
-            assert (scene.provider.breaker.state, scene.runtime.held) == (CircuitState.CLOSED, {}), where
-            assert scene.provider.breaker.snapshot().failures_in_a_row <= 2, where
-            if not ended:
-                break
-        assert k > 2, "the call never suspended"
+        work.suspended = ending.suspended
+        await ending(act)
+        assert (scene.held, work.running) == ([], 0), ending
+        second = max(0, work.calls - 1)
+        paid = (math.floor(scene.hedge.calls / 2) - second, retries - second)
+        assert (scene.available, scene.hedge.launched) == (paid, second), ending
+        assert [one.closed for one in work.returned] == [one not in taken for one in work.returned], ending
+        assert (scene.provider.breaker.state, scene.runtime.held) == (CircuitState.CLOSED, {}), ending
+        assert scene.provider.breaker.snapshot().failures_in_a_row <= 2, ending
+    assert ending.suspension > 2
 
 
 # -- any course --------------------------------------------------------------------------------------------------------

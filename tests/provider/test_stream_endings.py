@@ -6,9 +6,8 @@ import asyncio
 import gc
 import itertools
 import logging
-import types
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -29,6 +28,8 @@ from resilience import (
     StreamSettings,
 )
 from resilience.streaming.source import Source
+from resilience.testing import cancelled_everywhere
+from resilience.testing.endings import watched
 
 pytestmark = pytest.mark.anyio
 
@@ -545,56 +546,6 @@ async def test_a_coroutine_that_is_closed(world, kind: str) -> None:
         body.throw(RuntimeError)
 
 
-@types.coroutine
-def watched(body: Coroutine[Any, Any, Any], suspended: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await *body*, and tell of each suspension just before it happens."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            trap = body.send(value) if error is None else body.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        suspended()
-        value, error = None, None
-        try:
-            value = yield trap
-        except BaseException as raised:
-            error = raised
-
-
-async def by_scope(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel the scope around *act* at its k-th suspension; return whether it came so far."""
-    count = itertools.count(1)
-    with anyio.CancelScope() as scope:
-        await watched(act(), lambda: scope.cancel() if next(count) == k else None)
-    return scope.cancel_called
-
-
-async def by_task(act: Callable[[], Coroutine[Any, Any, Any]], k: int) -> bool:
-    """Cancel its task there, as a server would."""
-    reached = False
-
-    async def live() -> None:
-        nonlocal reached
-        count = itertools.count(1)
-
-        def suspended() -> None:
-            nonlocal reached
-            if next(count) == k:
-                reached = True
-                task.cancel()
-
-        await watched(act(), suspended)
-
-    task = asyncio.create_task(live())
-    await asyncio.wait([task])
-    assert task.cancelling() <= 1, "somebody else asked for a cancellation"
-    if reached and not task.cancelled():
-        task.result()
-    return reached
-
-
 SCENES = {
     "whole": ("a", 0.9, "b"),
     "first item": (0.9, "a"),
@@ -609,32 +560,29 @@ SCENES = {
 @pytest.mark.parametrize("probe", [False, True], ids=["closed", "half-open"])
 async def test_cancelled_anywhere(world, kind: str, scene: str, probe: bool) -> None:
     """Wherever a stream is cancelled, its source is closed and permit, probe, place and budget are back."""
-    for end in (by_scope, by_task) if on_asyncio() else (by_scope,):
-        for k in itertools.count(1):
-            breaker = BreakerSettings(jitter=0, success_threshold=1)
-            provider = world.provider(retry=RETRIES, budget=BUDGET, breaker=breaker, stream=IDLE)
-            if probe:
-                await world.trip(provider)
-                await anyio.sleep(61)
-            place, calls = Place(), itertools.count()
-
-            def opening(*steps: object, place: Place = place, calls: Any = calls) -> Any:
-                next(calls)
-                return getattr(place, kind)(*steps)
-
-            async def act(provider: Any = provider, opening: Any = opening) -> None:
-                with suppress(StreamInterrupted, ConnectionResetError):
-                    await read(provider, opening, *SCENES[scene], pause=0.5)
-
-            reached = await end(act, k)
-            now = provider.snapshot()
-            assert (place.open, now.in_flight, now.breaker.probes) == (0, 0, 0), (end, k)
-            assert provider._runtime.probing == set()
-            assert provider._runtime.waiting == set()
-            assert 5 - now.retries_available == pytest.approx(max(0, next(calls) - 1), abs=1e-3)
-            if not reached:
-                break
+    for ending in cancelled_everywhere():
+        breaker = BreakerSettings(jitter=0, success_threshold=1)
+        provider = world.provider(retry=RETRIES, budget=BUDGET, breaker=breaker, stream=IDLE)
         if probe:
+            await world.trip(provider)
+            await anyio.sleep(61)
+        place, calls = Place(), itertools.count()
+
+        def opening(*steps: object, place: Place = place, calls: Any = calls) -> Any:
+            next(calls)
+            return getattr(place, kind)(*steps)
+
+        async def act(provider: Any = provider, opening: Any = opening) -> None:
+            with suppress(StreamInterrupted, ConnectionResetError):
+                await read(provider, opening, *SCENES[scene], pause=0.5)
+
+        reached = await ending(act)
+        now = provider.snapshot()
+        assert (place.open, now.in_flight, now.breaker.probes) == (0, 0, 0), ending
+        assert provider._runtime.probing == set()
+        assert provider._runtime.waiting == set()
+        assert 5 - now.retries_available == pytest.approx(max(0, next(calls) - 1), abs=1e-3)
+        if probe and not reached:
             expected = CircuitState.CLOSED if scene in ("whole", "first item") else CircuitState.OPEN
             assert now.breaker.state is expected
-        assert k > 2
+    assert ending.suspension > 2
