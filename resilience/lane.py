@@ -77,11 +77,6 @@ def lanes_on(loop: AbstractEventLoop | None) -> list[Lane]:
     return list(_lanes.get(loop, ())) if loop is not None else []
 
 
-def _refuse(_lane: Lane, _now: float) -> Period | None:
-    """Admit nobody: where there are no limits, nobody asks."""
-    return None
-
-
 @final
 class Entry:
     """
@@ -145,6 +140,7 @@ class Lane:
         "turn_at",
     )
 
+    admit: Callable[[Lane, float], Period | None]  # there where there are limits
     clock: Callable[[], float]
     entries: int
     limit: float
@@ -165,7 +161,6 @@ class Lane:
     ) -> None:
         self.door: Period | None = None
         self.passage: Period | None = None
-        self.admit: Callable[[Lane, float], Period | None] = _refuse
         self.turn_at = -math.inf
         self.thread = get_ident()
         self.loop: Any = loop  # Any: the fast path compares it before it uses it

@@ -312,8 +312,9 @@ async def read(registry: ProviderRegistry) -> None:
 def test_starting_anew_in_place() -> None:
     """What a child does first: everything in this process is as new, whatever state it is in."""
     settings = ProviderSettings(breaker=BreakerSettings(failure_threshold=1), retry=RetrySettings(enabled=False))
-    registry, alone = ProviderRegistry(Settings(defaults=settings)), CircuitBreaker("alone")
-    one = registry.provider("s3")
+    limits = {"bulkhead": {"max_concurrent": 5}, "rate_limit": {"requests_per_minute": 5}}
+    registry = ProviderRegistry(Settings(defaults=settings.model_copy(update=limits)))
+    one, alone = registry.provider("s3"), CircuitBreaker("alone")
     on_a_loop = ProviderRegistry(clock=lambda: asyncio.get_running_loop().time())  # a clock that has stopped by then
     asyncio.run(read(on_a_loop))
 
@@ -330,6 +331,7 @@ def test_starting_anew_in_place() -> None:
     ):
         start_anew()
     assert (one.breaker.state, alone.state, one.snapshot().calls) == ("closed", "closed", 0)
+    assert one.snapshot().rate_limit.windows[0].remaining == 5
     after = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
     assert not any(lock is before for lock, before in zip(after, locks, strict=True))
     assert one.breaker.lock is registry.runtime("s3").common.lock

@@ -22,7 +22,9 @@ from resilience import (
     Reason,
     Settings,
     Throttled,
+    UnacceptableResult,
     Usage,
+    failure_of,
 )
 from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged, RateLimitTightened
 
@@ -344,6 +346,61 @@ async def test_a_later_refusal_gives_back_what_was_taken(world) -> None:
         assert provider.snapshot().cost.used == 0
 
 
+async def test_both_at_once(world) -> None:
+    """A place and a turn, on the fast path too: whichever is missing, the call looks closer."""
+    provider = world.provider(
+        bulkhead={"max_concurrent": 2, "max_wait": 50}, rate_limit={"requests_per_second": 10, "burst": 3}
+    )
+    func = world.script("fine", seconds=0.05)
+    began = anyio.current_time()
+    for _ in range(3):
+        await provider.execute(func)
+    await provider.execute(func)
+    await anyio.sleep(10)
+    await provider.map(func, range(3))
+    times = [round(time - began, 2) for time in func.times]
+    assert times[:4] == [0, 0.05, 0.1, 0.15]
+    assert [round(time - times[4], 2) for time in times[4:]] == [0, 0, 0.05]
+    for _ in range(4):
+        await provider.execute(world.script("at once"))
+    assert places(provider) == (0, 0)
+
+
+async def test_waiting_callers_are_counted_at_the_gate_and_in_line(world) -> None:
+    """Beyond *max_pending* nobody else may stand anywhere."""
+    provider = world.provider(bulkhead={"max_concurrent": 1, "max_wait": 100, "max_pending": 1}, gate={"max_wait": 50})
+    results: list[Any] = []
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            await start(group, provider, world.script("in line", seconds=1), results)
+        assert [outcome.reason for outcome in results] == [Reason.PENDING_FULL]
+        assert "1 caller waiting already" in str(results[0].error)
+    results.clear()
+    once = provider.with_options(retry=False)
+    await once.try_execute(world.script(world.status(429, retry_after="10")))
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            await start(group, provider, world.script("at the gate"), results)
+        assert [outcome.reason for outcome in results] == [Reason.PENDING_FULL]
+    assert provider.snapshot().waiting == 0
+
+
+async def test_a_gate_that_closes_on_those_in_line(world) -> None:
+    """Who got a place meanwhile gives it back, waits for the gate, and only then stands in line again."""
+    provider = world.provider(bulkhead={**ONE, "max_wait": 100}, retry={"enabled": False}, gate={"max_wait": 50})
+    results: list[Any] = []
+    later = world.script("later")
+    async with anyio.create_task_group() as group:
+        limited = world.script(world.status(429, retry_after="10"), seconds=1)
+        for func in (limited, later):
+            await start(group, provider, func, results)
+        await anyio.sleep(2)
+        assert places(provider) == (0, 0)
+    assert [outcome.value for outcome in results] == [None, "later"]
+    assert 11 <= later.times[0] <= 12.1
+    assert places(provider) == (0, 0)
+
+
 class Response:
     def __init__(self, **headers: str) -> None:
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -487,6 +544,33 @@ async def test_unacceptable_results_are_retried_and_closed(world) -> None:
     assert await provider.execute(world.script(*replies)) is replies[2]
     assert [reply.closed for reply in replies] == [True, True, False]
     assert provider.snapshot().breaker.failed == 2
+
+
+@pytest.mark.parametrize("verdict", [None, "fine", 1])
+async def test_a_predicate_that_says_something_else(world, verdict: Any) -> None:
+    """Is a mistake of the caller's: said so at once, no retry, no evidence, and nothing is left."""
+    provider = world.provider(bulkhead=ONE).with_options(accept=lambda _: verdict)
+    with pytest.raises(TypeError, match=r"accept= returns True, False, a FailureKind or a Failure"):
+        await provider.execute(world.script("reply"))
+    assert provider.snapshot().retries == 0
+    assert provider.snapshot().breaker.failures_in_a_row == 0
+    assert places(provider) == (0, 0)
+
+
+async def test_false_is_a_failure_of_unknown_kind(world) -> None:
+    """The last result is with the error, for whoever wants it all the same; one that fails to close costs nothing."""
+
+    class Broken:
+        def close(self) -> None:
+            raise ValueError
+
+    last = object()
+    provider = world.provider(retry={**STEADY, "max_attempts": 3}).with_options(accept=lambda _: False)
+    with pytest.raises(UnacceptableResult) as caught:
+        await provider.execute(world.script(Broken(), object(), last))
+    assert caught.value.result is last
+    assert caught.value.failure.kind is FailureKind.UNKNOWN_ERROR
+    assert failure_of(caught.value).attempts == 3
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["threads"])

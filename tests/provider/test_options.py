@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import CallTimeout, ConfigurationError, Deadline, RetrySettings, failure_of
+from resilience import CallTimeout, ConfigurationError, Deadline, RetrySettings, Usage, failure_of
 from resilience.provider import ResilientProvider
 
 pytestmark = pytest.mark.anyio
@@ -196,6 +196,9 @@ SECONDS = "expected a positive, finite number of seconds; None means no limit"
 RETRY = "expected RetrySettings(...), False or True; a number of attempts is RetrySettings(max_attempts=n)"
 DEADLINE = "expected a Deadline; a number of seconds goes into timeout=, or write Deadline(seconds)"
 HOOK = "expected an async function without arguments; was the function called already?"
+NUMBER = "a finite number that is not negative"
+ITEM = "expected a function that takes an item of a stream; was the function called already?"
+RESULT = "expected a function that takes a result; was the function called already?"
 
 
 @pytest.mark.parametrize(
@@ -215,6 +218,20 @@ HOOK = "expected an async function without arguments; was the function called al
         ({"retry": 5}, f"with_options(retry=5): {RETRY}"),
         ({"retry": None}, f"with_options(retry=None): {RETRY}"),
         ({"refresh": "token"}, f"with_options(refresh='token'): {HOOK}"),
+        ({"priority": "high"}, "with_options(priority='high'): expected one of 'critical', 'default', 'sheddable'"),
+        ({"reserve": 500}, "with_options(reserve=500): expected Usage(tokens=..., cost=...)"),
+        (
+            {"reserve": Usage(tokens=-1)},
+            f"with_options(reserve=Usage(tokens=-1, cost=None)): expected tokens to be {NUMBER}",
+        ),
+        ({"usage": 3}, f"with_options(usage=3): {RESULT}"),
+        ({"accept": True}, f"with_options(accept=True): {RESULT}"),
+        ({"coalesce": 3}, "with_options(coalesce=3): expected a text that is the same for calls that are the same"),
+        ({"propagate": "yes"}, "with_options(propagate='yes'): expected True or False"),
+        (
+            {"commit": "first"},
+            f"with_options(commit='first'): {ITEM}",
+        ),
     ],
 )
 async def test_nonsense_is_refused(world, options: dict[str, Any], text: str) -> None:
