@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 
 import hypothesis
@@ -28,3 +30,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     """Let a test that is stuck fail with the reason, also on trio."""
     if iscoroutinefunction(pyfuncitem.obj) and "anyio_backend" in pyfuncitem.funcargs:
         pyfuncitem.obj = guarded(pyfuncitem.obj, pyfuncitem.funcargs["anyio_backend"][1])
+
+
+@pytest.fixture(name="garbage_of")
+def _garbage_of() -> Callable[[Callable[[], Awaitable[object]]], Awaitable[list[object]]]:
+    """What only the collector could free after doing something ten times. The first times may make what stays."""
+
+    async def garbage_of(way: Callable[[], Awaitable[object]]) -> list[object]:
+        await way()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(10):
+                await way()
+            gc.collect()
+            return list(gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    return garbage_of

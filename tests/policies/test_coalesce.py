@@ -786,7 +786,7 @@ async def test_a_followers_error_keeps_nothing_of_the_leader() -> None:
     assert [load() for load in loads] == [None]
 
 
-def test_no_garbage_is_left() -> None:
+def test_no_garbage_is_left(garbage_of: Any) -> None:
     """However calls end, their frames and errors are freed at once: no cycle keeps them."""
 
     async def way() -> None:
@@ -804,23 +804,8 @@ def test_no_garbage_is_left() -> None:
         tasks[0].cancel()
         await asyncio.wait(tasks)
 
-    async def main() -> list[object]:
-        await way()
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
-            for _ in range(5):
-                await way()
-            gc.collect()
-            return list(gc.garbage)
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
-
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        assert runner.run(main()) == []
+        assert runner.run(garbage_of(way)) == []
 
 
 # -- loops, threads, forks ---------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -785,7 +784,7 @@ async def test_a_batch_cancelled_anywhere_leaves_nothing(kind: str, use: Any, wo
 
 @pytest.mark.parametrize("use", [awaited, iterated])  # a cancelled anyio group leaves garbage of its own
 @KINDS
-def test_no_garbage_is_left(kind: str, use: Any) -> None:
+def test_no_garbage_is_left(kind: str, use: Any, garbage_of: Any) -> None:
     """However a batch ends, its outcomes, errors and frames are freed at once."""
 
     async def way() -> None:
@@ -794,22 +793,7 @@ def test_no_garbage_is_left(kind: str, use: Any) -> None:
                 await use(alone(Work(), source.iterate(kind), concurrency=2))
             source.error = None
 
-    async def main() -> list[object]:
-        await way()
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
-            for _ in range(3):
-                await way()
-            gc.collect()
-            return list(gc.garbage)
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
-
-    assert on_asyncio(main) == []
+    assert on_asyncio(lambda: garbage_of(way)) == []
 
 
 def test_outcomes_have_a_name_to_annotate_with() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -207,23 +206,6 @@ WAYS = [
 ]
 
 
-async def garbage_of(way: Callable[[], Awaitable[None]]) -> list[object]:
-    """What only the collector could free after doing this ten times. The first times may still make what stays."""
-    await way()
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        for _ in range(10):
-            await way()
-        gc.collect()
-        return list(gc.garbage)
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-
-
 def on_asyncio(main: Callable[[], Awaitable[Any]]) -> Any:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
 
@@ -235,7 +217,9 @@ def on_asyncio(main: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("errors", ["native", "standard"])
-def test_a_call_leaves_no_garbage(way: Callable[[ResilientProvider], Awaitable[None]], errors: str) -> None:
+def test_a_call_leaves_no_garbage(
+    way: Callable[[ResilientProvider], Awaitable[None]], errors: str, garbage_of: Any
+) -> None:
     """However a call ends, its frames, errors and permits are freed at once: no cycle keeps them."""
 
     async def main() -> list[object]:
@@ -266,7 +250,7 @@ async def by_the_retry_handler() -> None:
 
 
 @pytest.mark.parametrize("way", [by_the_breaker, by_the_retry_handler])
-def test_policies_of_their_own_leave_no_garbage(way: Callable[[], Awaitable[None]]) -> None:
+def test_policies_of_their_own_leave_no_garbage(way: Callable[[], Awaitable[None]], garbage_of: Any) -> None:
     """Without a provider around them."""
     assert on_asyncio(lambda: garbage_of(way)) == []
 
