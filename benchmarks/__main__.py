@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import floor, footprint, ours, rivals, sections
-from benchmarks.checks import Check, checks
+from benchmarks.check import Check
+from benchmarks.checks import checks
 from benchmarks.measure import Case, Stopwatch
 from benchmarks.report import Report
 from benchmarks.sections import PARTS

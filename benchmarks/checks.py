@@ -1,38 +1,18 @@
-"""The bounds: what must hold on any machine, as ratios within one run."""
+"""The bounds of the cases: what must hold on any machine, as ratios within one run."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import final
 
 from benchmarks import floor, ours, rivals
+from benchmarks.check import Check
 from benchmarks.measure import Measured
 
 # The aim for both is 2.5. A Python with profile-guided optimisation keeps it for the first; on one without it (pyenv's)
 # the same code was measured at 2.43 to 2.55 and at 2.54 to 2.69 times the floor. A check has to hold on either.
 BREAKER_AND_RETRY = 2.75
 REJECTED_AS_EXCEPTION = 2.9
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One bound and how far the run is from it: it holds while *value* is at most *bound*."""
-
-    name: str
-    value: float
-    bound: float
-    unit: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether the run keeps the bound."""
-        return self.value <= self.bound
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.holds else 'FAIL'} {self.name}: {self.value:.3g} {self.unit} (bound {self.bound:.3g})"
 
 
 def checks(results: Mapping[str, Measured], bytes_per_provider: float) -> list[Check]:

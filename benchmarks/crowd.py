@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, final
 
-from benchmarks.checks import Check
+from benchmarks.check import Check
 from benchmarks.measure import Target
 from resilience import (
     BulkheadSettings,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import final
 
-from benchmarks.checks import Check
+from benchmarks.check import Check
 from resilience import ProviderRegistry, ProviderSettings, Settings
 from resilience.testing import VirtualTimeLoop
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import final
 
-from benchmarks.checks import Check
+from benchmarks.check import Check
 from benchmarks.floor import FLOOR
 from benchmarks.footprint import Import
 from benchmarks.measure import Case, Measured

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 from benchmarks import crowd, hedging, streams, transport
-from benchmarks.checks import Check
+from benchmarks.check import Check
 
 
 class Section(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Final, final
 
-from benchmarks.checks import Check
+from benchmarks.check import Check
 from resilience import ProviderRegistry, ProviderSettings, ResilientProvider, Settings
 from resilience.settings import StreamSettings
 from resilience.streaming.stream import Stream

@@ -21,7 +21,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import final
 
-from benchmarks.checks import Check
+from benchmarks.check import Check
 from providers.http import Client, client
 from resilience import ProviderRegistry
 
