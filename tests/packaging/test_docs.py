@@ -96,12 +96,28 @@ async def send(*args: object, **kwargs: object) -> httpx.Response:
     return httpx.Response(200, json={}, request=httpx.Request("PUT", "http://provider/"))
 
 
+class Pool:
+    """Something of which there are only so many."""
+
+    def __init__(self, size: int) -> None:
+        self.free = size
+
+    async def use(self) -> None:
+        """Use one for a second."""
+        self.free -= 1
+        try:
+            await anyio.sleep(1)
+        finally:
+            self.free += 1
+
+
 def standins() -> dict[str, Any]:
     """Everything that examples take for granted: what a reader has of their own."""
     client = SimpleNamespace(
         chat=SimpleNamespace(completions=SimpleNamespace(create=ask)), ask=ask, get=send, put=send, api_key="stale"
     )
     return {
+        "Pool": Pool,
         "__name__": "__main__",
         "always_down": always_down,
         "ask": ask,
@@ -328,5 +344,5 @@ def test_no_example_hides_in_a_plain_paragraph() -> None:
 
 def test_there_are_examples() -> None:
     """There is something to run: the tests above do not pass on nothing."""
-    assert len(on_pages()) >= 25
-    assert len(runnable()) >= 15
+    assert len(on_pages()) >= 40
+    assert len(runnable()) >= 18
