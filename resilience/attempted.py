@@ -143,7 +143,7 @@ class Attempted:
         if permit is not None:
             self._permit = permit
             if runtime.limits is not None:
-                self._way.turn = runtime.limits.quick_turn
+                self._way.turn = runtime.limits.quick_turn(began)
         now = runtime.clock()
         if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
             self._release(Verdict.IGNORED, now, None, slow=self._slow(began, now))

@@ -267,10 +267,12 @@ class Limits:
             return self.bulkhead.outlook(priority=plan.priority)
         return refusal
 
-    @property
-    def quick_turn(self) -> Turn:
-        """What `admit` has taken for one attempt; its place was its entry."""
-        return Turn(quota=self.rate.taken() if self.rate is not None else None)
+    def quick_turn(self, began: float) -> Turn:
+        """Return what `admit` took for an attempt at *began*, if that can still be given back."""
+        bucket = self._bucket
+        if self.rate is None or bucket is None or self._clock() - began >= bucket.interval:
+            return NO_TURN  # its place was its entry, and what time may have made good is not given back once more
+        return Turn(quota=self.rate.taken())
 
     # -- giving it back --------------------------------------------------------------------------------------------
 

@@ -85,6 +85,25 @@ async def test_what_surely_was_not_sent_costs_no_quota(world, fast: bool) -> Non
 
 
 @pytest.mark.parametrize("fast", [False, True])
+async def test_what_time_has_made_good_is_not_given_back_once_more(world, fast: bool) -> None:
+    """However long attempts take to fail without being sent, no more than the rate goes out."""
+    provider = world.provider(
+        rate_limit={"requests_per_second": 10, "burst": 10, "max_wait": 0}, retry={"enabled": False}
+    )
+    await provider.execute(world.script("warm"))
+    await anyio.sleep(10)
+    asked = provider if fast else provider.with_options(timeout=30)
+    async with anyio.create_task_group() as group:
+        for _ in range(9):
+            await start(group, asked, world.script(ConnectionRefusedError, seconds=3), [])
+        await anyio.sleep(2.99)
+        for _ in range(10):
+            await start(group, asked, world.script("sent", seconds=5), [])
+        await anyio.sleep(0.02)
+        assert provider.snapshot().rate_limit.windows[0].remaining == 0
+
+
+@pytest.mark.parametrize("fast", [False, True])
 async def test_headers_of_results_are_heeded(world, fast: bool) -> None:
     """On the fast path as off it: what the provider says tightens the limit."""
     provider = world.provider(rate_limit={"requests_per_minute": 60, "max_wait": 0})
