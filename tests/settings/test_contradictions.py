@@ -10,7 +10,9 @@ import pytest
 from resilience.settings import (
     BreakerSettings,
     BudgetSettings,
+    BulkheadSettings,
     GateSettings,
+    HedgeSettings,
     OperationSettings,
     ProviderSettings,
     RetrySettings,
@@ -63,6 +65,34 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     (
         lambda: GateSettings(base_delay=10, hint_cap=5),
         f"GateSettings refused: base_delay = 10 (in code): must not be more than hint_cap = 5 (in code): {GATE}",
+    ),
+    (
+        lambda: BulkheadSettings(min_limit=10, max_limit=5),
+        (
+            "BulkheadSettings refused: min_limit = 10 (in code): must not be more than max_limit = 5 (in code): an "
+            "adaptive limit would have no room"
+        ),
+    ),
+    (
+        lambda: HedgeSettings(min_delay=2, max_delay=1),
+        (
+            "HedgeSettings refused: min_delay = 2 (in code): must not be more than max_delay = 1 (in code): no delay "
+            "would be allowed"
+        ),
+    ),
+    (
+        lambda: OperationSettings(hedge=HedgeSettings(enabled=True), idempotent=False),
+        (
+            "OperationSettings refused: hedge.enabled = True (in code): contradicts idempotent = False (in code): a "
+            "second attempt beside the first is only harmless where repeating is"
+        ),
+    ),
+    (
+        lambda: ProviderSettings(hedge=HedgeSettings(enabled=True), retry=RetrySettings(enabled=True)),
+        (
+            "ProviderSettings refused: hedge.enabled = True (in code): contradicts retry.enabled = True (in code): a "
+            "hedged call is not retried; leave retry.enabled out"
+        ),
     ),
     (
         lambda: ProviderSettings(breaker=BreakerSettings(slow_after=10), timeout=TimeoutSettings(attempt=10)),
