@@ -15,6 +15,7 @@ from resilience._core.words import Priority as Priority
 from resilience._core.words import Reason as Reason
 from resilience._core.words import Usage as Usage
 from resilience.batch import Batch as Batch
+from resilience.batch import Outcomes as Outcomes
 from resilience.classify import classify as classify
 from resilience.classify import failure_of as failure_of
 from resilience.context import deadline as deadline
@@ -44,10 +45,12 @@ from resilience.outcome import Outcome as Outcome
 from resilience.policies.bulkhead import Bulkhead as Bulkhead
 from resilience.policies.circuit_breaker import CircuitBreaker as CircuitBreaker
 from resilience.policies.coalesce import Coalescer as Coalescer
+from resilience.policies.cost import CostLimit as CostLimit
 from resilience.policies.deadline import Deadline as Deadline
 from resilience.policies.hedge import Hedge as Hedge
 from resilience.policies.rate_limit import RateLimit as RateLimit
 from resilience.policies.retry import RetryHandler as RetryHandler
+from resilience.policies.throttle import Throttle as Throttle
 from resilience.provider import ResilientProvider as ResilientProvider
 from resilience.registry import ProviderRegistry as ProviderRegistry
 from resilience.registry import default_registry as default_registry
@@ -70,6 +73,7 @@ from resilience.settings import Settings as Settings
 from resilience.settings import StreamSettings as StreamSettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
+from resilience.streaming.items import Items as Items
 from resilience.streaming.stream import Stream as Stream
 
 __all__ = [
@@ -88,6 +92,7 @@ __all__ = [
     "CircuitState",
     "Coalescer",
     "ConfigurationError",
+    "CostLimit",
     "CostLimitReached",
     "CostSettings",
     "Deadline",
@@ -101,9 +106,11 @@ __all__ = [
     "Hedge",
     "HedgeSettings",
     "Hold",
+    "Items",
     "Member",
     "OperationSettings",
     "Outcome",
+    "Outcomes",
     "Priority",
     "ProviderError",
     "ProviderGated",
@@ -123,6 +130,7 @@ __all__ = [
     "Stream",
     "StreamInterrupted",
     "StreamSettings",
+    "Throttle",
     "ThrottleSettings",
     "Throttled",
     "TimeoutSettings",
