@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, final
 
 from resilience._core.bucket import Bucket
@@ -65,18 +66,16 @@ class Host(Protocol):
 class Turn:
     """What one attempt has taken. Giving it back a second time does nothing."""
 
-    __slots__ = ("_money", "_parting", "_place", "_quota")
+    __slots__ = ("_money", "_parting", "_quota")
 
     def __init__(
         self,
         money: Spending | None = None,
         quota: Reservation | None = None,
-        place: Place | None = None,
         parting: Callable[[], None] | None = None,
     ) -> None:
         self._money = money
         self._quota = quota
-        self._place = place
         self._parting = parting
 
     def settle(self, usage: Usage) -> None:
@@ -95,12 +94,10 @@ class Turn:
 
     def leave(self) -> None:
         """Give the place to the next; what was used stays used."""
-        place, parting = self._place, self._parting
-        self._money = self._quota = self._place = self._parting = None
+        parting, self._parting = self._parting, None
+        self._money = self._quota = None
         if parting is not None:
             parting()
-        if place is not None:
-            place.leave()
 
 
 NO_TURN: Final = Turn()
@@ -120,19 +117,7 @@ class Limits:
         host: The provider's runtime.
     """
 
-    __slots__ = (
-        "_bucket",
-        "_clock",
-        "_heeds",
-        "_host",
-        "_placed",
-        "_seen",
-        "admit",
-        "bulkhead",
-        "cost",
-        "rate",
-        "throttle",
-    )
+    __slots__ = ("_bucket", "_clock", "_host", "_placed", "_seen", "admit", "bulkhead", "cost", "rate", "throttle")
 
     admit: Admit
     bulkhead: Bulkhead | None
@@ -157,9 +142,8 @@ class Limits:
         self._bucket = self.rate.fast if self.rate is not None else None
         self.admit = _admission(self.bulkhead, self._bucket)
         self._clock = tools.clock
-        self._placed: set[object] = set()
+        self._placed: dict[object, Place] = {}
         self._seen = 0
-        self._heeds = False  # whether results tell of limits, so that each has to be looked at
 
     def _all(self) -> list[Bulkhead | CostLimit | RateLimit | Throttle]:
         every = (self.throttle, self.cost, self.rate, self.bulkhead)
@@ -172,7 +156,7 @@ class Limits:
 
     def start_anew(self) -> None:
         """Forget everything: in a forked child none of it happened."""
-        self._placed = set()
+        self._placed = {}
         self._seen = 0
         for limit in self._all():
             limit.start_anew()
@@ -188,8 +172,7 @@ class Limits:
             if bulkhead.waiting or settings.mode != "enforce" or settings.adaptive == "vegas":
                 return False
         held_back = self.throttle is not None and self.throttle.active
-        free = self.cost is None and not held_back and not self._heeds
-        return free and (rate is None or self._bucket is not None)
+        return self.cost is None and not held_back and (rate is None or self._bucket is not None)
 
     def _uncounted(self) -> int:
         return self._host.lanes.uncounted
@@ -255,10 +238,19 @@ class Limits:
         return task in self._placed or any(task in lane.live for lane in self._host.lanes.values())
 
     def _turn(self, money: Spending | None, quota: Reservation | None, place: Place | None, task: object) -> Turn:
-        if place is None:
+        if place is not None:
+            self._placed[task] = place
+        if (shared := self._placed.get(task)) is None:
             return Turn(money, quota)
-        self._placed.add(task)
-        return Turn(money, quota, place, lambda: self._placed.discard(task))
+        shared.users += 1
+        return Turn(money, quota, partial(self._part, task, shared))
+
+    def _part(self, task: object, place: Place) -> None:
+        place.users -= 1
+        if not place.users:  # of attempts that are held open the first may end first
+            if self._placed.get(task) is place:
+                del self._placed[task]
+            place.leave()
 
     def outlook(self, plan: Plan) -> BulkheadRefusal | RateRefusal | None:
         """Return why a call under *plan* would be refused at this moment; takes nothing."""
@@ -310,8 +302,8 @@ class Limits:
             if headers is None:
                 headers = safely(safely(thing, "response"), "headers")
             told = headers is not None and self.rate.follow(headers, sent=sent)
-            if told and not self._heeds and not isinstance(thing, BaseException):
-                self._heeds = True
+            if told and self._bucket is not None and not isinstance(thing, BaseException):
+                self._bucket = None  # results tell of limits, so each of them has to be looked at
                 with self._host.common.lock:
                     self._host.refresh()
 

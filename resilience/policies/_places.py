@@ -38,11 +38,12 @@ class Place:
     Leaving twice is harmless, and any thread may do it.
     """
 
-    __slots__ = ("_host", "line", "spot", "state", "waiter")
+    __slots__ = ("_host", "line", "spot", "state", "users", "waiter")
 
     line: Line[Place]
     spot: Spot[Place] | None
     state: State
+    users: int  # how many attempts of one task share it
     waiter: Waiter | None
 
     def __init__(self, host: Places, line: Line[Place], state: State, waiter: Waiter | None = None) -> None:
@@ -51,6 +52,7 @@ class Place:
         self.state = state
         self.waiter = waiter
         self.spot = None
+        self.users = 0
 
     def leave(self) -> None:
         """Give the place back."""

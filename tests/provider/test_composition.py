@@ -87,9 +87,8 @@ async def test_what_surely_was_not_sent_costs_no_quota(world, fast: bool) -> Non
 @pytest.mark.parametrize("fast", [False, True])
 async def test_what_time_has_made_good_is_not_given_back_once_more(world, fast: bool) -> None:
     """However long attempts take to fail without being sent, no more than the rate goes out."""
-    provider = world.provider(
-        rate_limit={"requests_per_second": 10, "burst": 10, "max_wait": 0}, retry={"enabled": False}
-    )
+    rate = {"requests_per_second": 10, "burst": 10, "max_wait": 0}
+    provider = world.provider(rate_limit=rate, retry={"enabled": False})
     await provider.execute(world.script("warm"))
     await anyio.sleep(10)
     asked = provider if fast else provider.with_options(timeout=30)
@@ -142,6 +141,24 @@ async def test_the_usage_of_a_block_is_what_was_reserved(world, caplog) -> None:
             pass
     assert provider.snapshot().rate_limit.windows[0].remaining == 40
     assert not caplog.records
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_keeps_its_place_until_its_last_attempt_ends(world) -> None:
+    """Attempts held open by one task share its place, in whatever order they end."""
+    provider = world.provider(bulkhead={"max_concurrent": 1, "max_queue": 0})
+    first, second = await provider.hold(world.script("first")), await provider.hold(world.script("second"))
+    outcomes: list[Any] = []
+    async with anyio.create_task_group() as group:
+        await start(group, provider, world.script("other"), outcomes)
+        first.end()
+        await start(group, provider, world.script("other"), outcomes)
+        second.end()
+        await start(group, provider, world.script("other"), outcomes)
+    assert [outcome.reason for outcome in outcomes] == [Reason.BULKHEAD_FULL, Reason.BULKHEAD_FULL, None]
+    assert provider.snapshot().bulkhead.in_use == 0
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------
