@@ -15,7 +15,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.parametrize(
     "name, told",
-    [("upload.py", "in an outage: 0, stored: 20]"), ("virtual_time.py", " h: closed -> open (5 failures in a row)")],
+    [
+        ("chat.py", "4 questions went on to anthropic, 2 were put to openai again"),
+        ("upload.py", "in an outage: 0, stored: 20]"),
+        ("virtual_time.py", " h: closed -> open (5 failures in a row)"),
+    ],
 )
 def test_examples_run(name: str, told: str) -> None:
     """An example ends well and prints what it is there to show."""
