@@ -37,7 +37,7 @@ class Outcome(Generic[T]):
         self._facts = facts
         if facts is not None:
             self.rejected = True
-        elif isinstance(error, CallRejected) and failure_of(error) is None:
+        elif error is not None and isinstance(error, CallRejected) and failure_of(error) is None:
             self.rejected = True
             error.__traceback__ = None  # nobody's frames but ours
         else:  # a call whose own function was refused elsewhere has left, and failed: its error has a failure
