@@ -1,4 +1,4 @@
-"""What policies share that stand around one call: three ways to use them."""
+"""What policies share that stand around calls: three ways to use them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from anyio import get_current_task
 
@@ -15,10 +15,39 @@ T = TypeVar("T")
 E = TypeVar("E")
 
 
-class Around(ABC, Generic[E]):
-    """A policy that lets a call begin, and hears how it ended. What it needs to know in between is an *E*."""
+class Decorates(ABC):
+    """A policy that calls functions, and so can decorate them."""
 
     __slots__ = ()  # so that a policy can have another base too
+
+    _what: ClassVar[str]
+    """How it is named in a sentence, with its article."""
+
+    @abstractmethod
+    async def call(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await ``func(*args, **kwargs)``, in the way of this policy."""
+
+    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """
+        Decorate *func* so that each call of it goes through `call`.
+
+        Raises:
+            TypeError: *func* cannot be called.
+        """
+        if not callable(func):
+            raise TypeError(f"{self._what} decorates an async function, not {type(func).__name__}")
+
+        @wraps(func)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            return await self.call(func, *args, **kwargs)
+
+        return guarded
+
+
+class Around(Decorates, Generic[E]):
+    """A policy that lets a call begin, and hears how it ended. What it needs to know in between is an *E*."""
+
+    __slots__ = ()
 
     _entered: dict[int, list[E]]
     name: str
@@ -46,22 +75,6 @@ class Around(ABC, Generic[E]):
             raise
         self._end(entry, None)
         return result
-
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """
-        Decorate *func* so that each call of it goes through `call`.
-
-        Raises:
-            TypeError: *func* cannot be called.
-        """
-        if not callable(func):
-            raise TypeError(f"a {type(self).__name__} decorates an async function, not {type(func).__name__}")
-
-        @wraps(func)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return guarded
 
     async def __aenter__(self) -> None:
         # The policy is shared, so what it handed out is kept by task; one task leaves in the reverse order.

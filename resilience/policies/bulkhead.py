@@ -10,23 +10,24 @@ given one and is cancelled before it could run hands it on.
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 from collections.abc import Callable
-from typing import final
-from weakref import WeakSet
+from contextlib import AbstractContextManager
+from typing import Any, final
 
 from resilience._core.queue import Line
 from resilience._core.words import Priority, Reason, Verdict
 from resilience.classify import classify
-from resilience.errors import BulkheadFull, ConfigurationError
+from resilience.errors import BulkheadFull
 from resilience.events import ConcurrencyLimitChanged, Event, EventBus, process_bus
 from resilience.policies._around import Around
 from resilience.policies._bulkhead import DROPS, NO_LIMIT, adaptive_limit, fixed_limit
 from resilience.policies._bulkhead import BulkheadRefusal as BulkheadRefusal
 from resilience.policies._bulkhead import BulkheadSnapshot as BulkheadSnapshot
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.policies._places import Place as Place
 from resilience.policies._places import Places, State
 from resilience.policies._waiter import Waiter
@@ -41,9 +42,6 @@ def _none() -> int:
 
 def _nothing() -> None:
     """Nobody needs to know whether somebody waits."""
-
-
-_alone: WeakSet[Bulkhead] = WeakSet()
 
 
 @final
@@ -70,6 +68,8 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
 
     __slots__ = ("_adaptive", "_entered", "_rng", "_wall_clock", "bus")
 
+    _what = "a bulkhead"
+
     bus: EventBus
 
     def __init__(
@@ -84,18 +84,13 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         elsewhere: Callable[[], int] = _none,
         crowded: Callable[[], None] = _nothing,
     ) -> None:
-        if settings is not None and not isinstance(settings, BulkheadSettings):
-            raise ConfigurationError(
-                f"a bulkhead takes BulkheadSettings(...), not {type(settings).__name__}: "
-                "those of a provider hold them as .bulkhead"
-            )
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a bulkhead's name is a string, not {name!r}")
-        self.settings = settings if settings is not None else BulkheadSettings()
+        settings = settings if settings is not None else BulkheadSettings()
+        checked_input(self._what, name, settings, BulkheadSettings)
+        self.settings = settings
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
         # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
-        self.lock = threading.RLock()
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         self._clock = clock
         self._wall_clock = wall_clock
         self._rng = rng if rng is not None else random.Random()
@@ -104,7 +99,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         self._crowded = crowded
         self.start_anew()
         if elsewhere is _none:
-            _alone.add(self)  # one that is part of a provider is woken by it after a fork
+            survives(self)  # one that is part of a provider is woken by it after a fork
 
     def start_anew(self) -> None:
         """Forget every place and every waiter without telling anybody: in a forked child, none of them exist."""
@@ -324,13 +319,3 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
             self.saw(now, drops=1)
         elif failure.verdict is Verdict.SUCCESS:  # it said no, but it answered
             self.saw(now, successes=1)
-
-
-def _start_anew_after_fork() -> None:
-    for bulkhead in _alone:
-        bulkhead.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        bulkhead.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -8,28 +8,25 @@ function and tells listeners.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import wraps
-from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeVar, final
-from weakref import WeakSet
-
-from anyio import get_current_task
 
 from resilience._core.circuit import Circuit
 from resilience._core.states import Change, CircuitState, Permit, Refusal
 from resilience._core.words import Reason, Verdict, many
 from resilience.classify import classify
-from resilience.errors import CircuitOpen, ConfigurationError
+from resilience.errors import CircuitOpen
 from resilience.events import CallWouldBeRejected, CircuitChanged, EventBus, ProbeLost, process_bus
 from resilience.failure import Failure
+from resilience.policies._around import Around
 from resilience.policies._breaker import CircuitBreakerSnapshot as CircuitBreakerSnapshot
 from resilience.policies._breaker import initial_state, matches, rules_from
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.settings import BreakerSettings
 
 _log = logging.getLogger("resilience.circuit")
@@ -50,11 +47,8 @@ def _nothing() -> None:
     """Nobody counts beside us, and nobody keeps a copy of our door."""
 
 
-_alone: WeakSet[CircuitBreaker] = WeakSet()
-
-
 @final
-class CircuitBreaker:
+class CircuitBreaker(Around[tuple[Permit, float]]):
     """
     Stops calls to a provider that keeps failing.
 
@@ -93,6 +87,8 @@ class CircuitBreaker:
         "settings",
     )
 
+    _what = "a circuit breaker"
+
     bus: EventBus
     circuit: Circuit
     name: str
@@ -112,17 +108,10 @@ class CircuitBreaker:
         absorb: Callable[[], None] = _nothing,
         refresh: Callable[[], None] = _nothing,
     ) -> None:
-        if not isinstance(name, str):
-            raise ConfigurationError(
-                f"a circuit breaker's name is a string, not {name!r}: did the settings come first?"
-            )
-        if settings is not None and not isinstance(settings, BreakerSettings):
-            raise ConfigurationError(
-                f"a circuit breaker takes BreakerSettings(...), not {type(settings).__name__}: "
-                "those of a provider hold them as .breaker"
-            )
+        settings = settings if settings is not None else BreakerSettings()
+        checked_input(self._what, name, settings, BreakerSettings)
         self.name = name
-        self.settings = settings if settings is not None else BreakerSettings()
+        self.settings = settings
         self.bus = bus if bus is not None else EventBus(process_bus)
         self.lock: AbstractContextManager[Any] = threading.RLock()
         rules = rules_from(self.settings, attempt_timeout=attempt_timeout, hint_cap=hint_cap)
@@ -132,10 +121,10 @@ class CircuitBreaker:
         self._rng = rng if rng is not None else random.Random()
         self._absorb = absorb
         self._refresh = refresh
-        self._entered: dict[int, list[tuple[Permit, float]]] = {}
+        self._entered = {}
         self._live: dict[Permit, float] = {}  # when each call began, so that a hang is seen while it lasts
         if absorb is _nothing:
-            _alone.add(self)  # one that is part of a provider is woken by it after a fork
+            survives(self)  # one that is part of a provider is woken by it after a fork
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -300,56 +289,7 @@ class CircuitBreaker:
 
     # -- using it alone --------------------------------------------------------------------------------------------
 
-    async def call(self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """
-        Await ``func(*args, **kwargs)`` if the circuit admits it.
-
-        Raises:
-            CircuitOpen: It does not.
-        """
-        permit, began = self._begin()
-        try:
-            result = await func(*args, **kwargs)
-        except BaseException as error:
-            self._end(permit, began, error)
-            raise
-        self._end(permit, began, None)
-        return result
-
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """
-        Decorate *func* so that each call of it goes through `call`.
-
-        Raises:
-            TypeError: *func* cannot be called.
-        """
-        if not callable(func):
-            raise TypeError(f"a circuit breaker decorates an async function, not {type(func).__name__}")
-
-        @wraps(func)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return guarded
-
-    async def __aenter__(self) -> None:
-        # The breaker is shared, so what it handed out is kept by task; one task leaves in the reverse order.
-        entry = self._begin()
-        self._entered.setdefault(get_current_task().id, []).append(entry)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        task = get_current_task().id
-        entries = self._entered.get(task)
-        if not entries:
-            raise RuntimeError(f"{self.name}: `async with` was left in another task than the one that entered it")
-        permit, began = entries.pop()
-        if not entries:
-            del self._entered[task]
-        self._end(permit, began, error)
-
-    def _begin(self) -> tuple[Permit, float]:
+    async def _begin(self) -> tuple[Permit, float]:
         now = self._clock()
         slow_after = self.circuit.rules.slow_after
         # A list of the values is one step that no other thread can divide.
@@ -362,7 +302,8 @@ class CircuitBreaker:
         self._live[answer] = now
         return answer, now
 
-    def _end(self, permit: Permit, began: float, error: BaseException | None) -> None:
+    def _end(self, entry: tuple[Permit, float], error: BaseException | None) -> None:
+        permit, began = entry
         del self._live[permit]
         now = self._clock()
         slow = now - began >= self.circuit.rules.slow_after
@@ -371,13 +312,3 @@ class CircuitBreaker:
         else:
             failure = classify(error)
             self.release(permit, self.verdict(error, failure), now, slow=slow, failure=failure)
-
-
-def _start_anew_after_fork() -> None:
-    for breaker in _alone:
-        breaker.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        breaker.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

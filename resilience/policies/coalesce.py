@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, final
-from weakref import WeakSet
 
 import anyio
 
@@ -37,6 +35,7 @@ from resilience._core.words import Reason
 from resilience.errors import CallRejected, CallTimeout, ConfigurationError
 from resilience.events import CallCoalesced, EventBus, process_bus
 from resilience.guard import here, running_trio
+from resilience.policies._forks import survives
 from resilience.policies._twins import SharedError
 
 P = ParamSpec("P")
@@ -117,8 +116,6 @@ class _Flight:
 _leading: ContextVar[tuple[_Flight, ...]] = ContextVar("resilience_coalesce", default=())
 """The calls that the running code is itself part of: waiting for one of them would never end."""
 
-_all: WeakSet[Coalescer] = WeakSet()
-
 
 @final
 class Coalescer:
@@ -140,7 +137,7 @@ class Coalescer:
         ConfigurationError: *name* is not a string.
     """
 
-    __slots__ = ("__weakref__", "_coalesced", "_flights", "_handed_over", "_lock", "_wall_clock", "bus", "name")
+    __slots__ = ("__weakref__", "_coalesced", "_flights", "_handed_over", "_wall_clock", "bus", "lock", "name")
 
     bus: EventBus
     name: str
@@ -156,13 +153,13 @@ class Coalescer:
             raise ConfigurationError(f"a coalescer's name is a string, not {name!r}: keys go into call(key, ...)")
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         self._wall_clock = wall_clock
         self.start_anew()
-        _all.add(self)
+        survives(self)
 
     def start_anew(self) -> None:
         """Forget every call: in a forked child none of them exists."""
-        self._lock = threading.RLock()
         self._flights: dict[_Place, _Flight] = {}
         self._coalesced = 0
         self._handed_over = 0
@@ -270,7 +267,7 @@ class Coalescer:
             seat, _ = flight.seats.popitem(last=False)
             seat.leads = True
             if _wake(flight.place[0], seat.event):
-                with self._lock:
+                with self.lock:
                     self._handed_over += 1
                 return
         self._forget(flight)
@@ -284,7 +281,7 @@ class Coalescer:
     async def _follow(self, flight: _Flight, seat: _Seat[Any], patience: float, operation: str) -> None:
         """Wait until *seat* has its share or leads. Whichever way this ends, nothing waits in the follower's name."""
         flight.seats[seat] = None
-        with self._lock:
+        with self.lock:
             self._coalesced += 1
         began = anyio.current_time()
         try:
@@ -361,12 +358,3 @@ def _wake(loop: Any, event: anyio.Event) -> bool:
     except RuntimeError:  # that loop is over, and its tasks with it
         return False
     return True
-
-
-def _start_anew_after_fork() -> None:
-    for coalescer in list(_all):
-        coalescer.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

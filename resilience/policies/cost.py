@@ -7,7 +7,6 @@ money: windows are long, and a caller that is refused can choose a cheaper way.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,15 +14,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, final
-from weakref import WeakSet
 
 from resilience._core.spend import Spend, checked
 from resilience._core.words import Reason
-from resilience.errors import ConfigurationError, CostLimitReached
+from resilience.errors import CostLimitReached
 from resilience.events import CallWouldBeRejected, EventBus, process_bus
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.settings import CostSettings
-
-_limits: WeakSet[CostLimit] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,10 +160,7 @@ class CostLimit:
         wall_clock: Callable[[], float] = time.time,
         bus: EventBus | None = None,
     ) -> None:
-        if not isinstance(settings, CostSettings):
-            raise ConfigurationError(f"a cost limit takes CostSettings, not {settings!r}; the name is name=...")
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a cost limit's name is a string, not {name!r}")
+        checked_input("a cost limit", name, settings, CostSettings)
         self.name = name
         self.settings = settings
         self.bus = bus if bus is not None else EventBus(process_bus)
@@ -174,7 +169,7 @@ class CostLimit:
         self._clock = clock
         self._wall_clock = wall_clock
         self._spend = Spend(settings.limit, settings.window) if settings.limit is not None else None
-        _limits.add(self)
+        survives(self)
 
     def try_reserve(self, amount: float | None = None) -> Spending | CostRefusal:
         """
@@ -248,13 +243,3 @@ class CostLimit:
         if self._spend is not None:
             self._spend = Spend(self._spend.limit, self._spend.window)
         self.rejected = 0
-
-
-def _start_anew_after_fork() -> None:
-    for limit in _limits:
-        limit.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        limit.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -18,23 +18,24 @@ The method is that of Dean and Barroso, "The Tail at Scale" (2013).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar, final
-from weakref import WeakSet
 
 import anyio
 
 from resilience._core.budget import Charge, RetryBudget
 from resilience._core.quantile import LatencyHistogram
 from resilience.classify import classify
-from resilience.errors import ConfigurationError, annotate
+from resilience.errors import annotate
 from resilience.events import EventBus, HedgeLaunched, HedgeWon, process_bus
 from resilience.failure import Failure, FailureKind
+from resilience.policies._around import Decorates
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.policies._race import FIRST, SECOND, Attempt, Race
 from resilience.settings import HedgeSettings
 
@@ -67,11 +68,8 @@ class HedgeSnapshot:
     won: int
 
 
-_all: WeakSet[Hedge] = WeakSet()
-
-
 @final
-class Hedge:
+class Hedge(Decorates):
     """
     Makes a second attempt beside a slow first one. Only for what may happen twice.
 
@@ -85,7 +83,7 @@ class Hedge:
         bus: Where to tell events. Default: a bus of its own below the process-wide one.
 
     Raises:
-        ConfigurationError: *settings* is not a `HedgeSettings`.
+        ConfigurationError: *settings* are not `HedgeSettings`, or *name* is not a string.
     """
 
     __slots__ = (
@@ -93,15 +91,17 @@ class Hedge:
         "_budget",
         "_clock",
         "_latencies",
-        "_lock",
         "_wall_clock",
         "bus",
         "calls",
         "launched",
+        "lock",
         "name",
         "settings",
         "won",
     )
+
+    _what = "a hedge"
 
     bus: EventBus
     calls: int
@@ -120,20 +120,20 @@ class Hedge:
         bus: EventBus | None = None,
     ) -> None:
         settings = settings if settings is not None else HedgeSettings(enabled=True)
-        if not isinstance(settings, HedgeSettings):
-            raise ConfigurationError(f"Hedge takes HedgeSettings(...), not {settings!r}")
+        checked_input(self._what, name, settings, HedgeSettings)
         self.settings = settings
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
         self._clock = clock
+        # Reentrant: the collector may end a call in the middle of a decision.
+        self.lock: AbstractContextManager[Any] = threading.RLock()
         self._wall_clock = wall_clock
         self.start_anew()
-        _all.add(self)
+        survives(self)
 
     def start_anew(self) -> None:
         """Forget every call."""
         settings = self.settings
-        self._lock = threading.RLock()  # reentrant: the collector may end a call in the middle of a decision
         self._latencies = LatencyHistogram(settings.latency_window)
         self._budget = RetryBudget(
             settings.max_extra_load, settings.latency_window, floor_per_second=0.0, floor_burst=0
@@ -144,7 +144,7 @@ class Hedge:
 
     def begin(self, now: float) -> None:
         """Count a call whose first attempt leaves at *now*."""
-        with self._lock:
+        with self.lock:
             if now >= self._budget.turn_at:
                 self._budget.turn(now, self.calls)
             self.calls += 1
@@ -154,7 +154,7 @@ class Hedge:
         settings = self.settings
         if not settings.enabled:
             return None
-        with self._lock:
+        with self.lock:
             if self._latencies.count(now) < settings.warm_up:
                 return None
             delay = self._latencies.quantile(now, 1 - settings.max_extra_load) or 0.0
@@ -175,39 +175,39 @@ class Hedge:
         """
         if not self.settings.enabled:
             return None
-        with self._lock:
+        with self.lock:
             if remaining < (self._latencies.quantile(now, 0.5) or 0.0):
                 return None
             return self._budget.try_spend(now, self.calls)
 
     def refund(self, charge: Charge, now: float) -> None:
         """Give back what was paid for a second attempt that did not leave."""
-        with self._lock:
+        with self.lock:
             self._budget.refund(charge, now)
 
     # -- results ---------------------------------------------------------------------------------------------------
 
     def record(self, now: float, seconds: float) -> None:
         """Learn that an attempt took, or would have taken at least, so many *seconds*."""
-        with self._lock:
+        with self.lock:
             self._latencies.record(now, seconds)
 
     def tell_launched(self, delay: float, operation: str = "") -> None:
         """Count and tell that a second attempt leaves, *delay* seconds after the first."""
-        with self._lock:
+        with self.lock:
             self.launched += 1
         self.bus.emit(HedgeLaunched(provider=self.name, operation=operation, time=self._wall_clock(), delay=delay))
 
     def tell_won(self, duration: float, operation: str = "") -> None:
         """Count and tell that a second attempt was the first to answer, *duration* seconds after the call began."""
-        with self._lock:
+        with self.lock:
             self.won += 1
         self.bus.emit(HedgeWon(provider=self.name, operation=operation, time=self._wall_clock(), duration=duration))
 
     def snapshot(self) -> HedgeSnapshot:
         """Return the figures as they are now."""
         now = self._clock()
-        with self._lock:
+        with self.lock:
             return HedgeSnapshot(
                 name=self.name,
                 delay=self.delay(now),
@@ -237,22 +237,6 @@ class Hedge:
             Exception: The first attempt's own error; a note tells of the second one's.
         """
         return await _Contest(self, func, args, kwargs).run()
-
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """
-        Decorate *func* so that each call of it goes through `call`.
-
-        Raises:
-            TypeError: *func* cannot be called.
-        """
-        if not callable(func):
-            raise TypeError(f"a hedge decorates an async function, not {type(func).__name__}")
-
-        @wraps(func)
-        async def hedged(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return hedged
 
 
 def worth_repeating(failure: Failure) -> bool:
@@ -341,12 +325,3 @@ class _Contest(Generic[T]):
         if other is not None and other is not error:
             annotate(error, self._hedge.name, second_note(other, classify(other)))
         return error
-
-
-def _start_anew_after_fork() -> None:
-    for hedge in _all:
-        hedge.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

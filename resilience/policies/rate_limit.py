@@ -8,21 +8,21 @@ what it needs when it wakes. So order is exact, and a caller that gives up has t
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, final
-from weakref import WeakSet
 
 from resilience._core.bucket import Bucket, Buckets
 from resilience._core.words import Priority
 from resilience.classify._quotas import Quota, quotas
-from resilience.errors import ConfigurationError, RateLimited
+from resilience.errors import RateLimited
 from resilience.events import CallWouldBeRejected, Event, EventBus, RateLimitTightened, process_bus
+from resilience.policies._around import Decorates
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.policies._line import Line, Place
 from resilience.policies._rate_limit import RateLimitSnapshot as RateLimitSnapshot
 from resilience.policies._rate_limit import RateRefusal as RateRefusal
@@ -38,11 +38,9 @@ T = TypeVar("T")
 _SLACK = 1e-6  # seconds; a wait that is longer than allowed by rounding alone is not
 _WORTH_TELLING = 0.01  # of a window
 
-_limits: WeakSet[RateLimit] = WeakSet()
-
 
 @final
-class RateLimit:
+class RateLimit(Decorates):
     """
     Lets so many requests and tokens pass in a time; further callers wait for their turn, in order.
 
@@ -87,6 +85,8 @@ class RateLimit:
         "settings",
     )
 
+    _what = "a rate limit"
+
     bus: EventBus
     fast: Bucket | None
     name: str
@@ -102,10 +102,7 @@ class RateLimit:
         wall_clock: Callable[[], float] = time.time,
         bus: EventBus | None = None,
     ) -> None:
-        if not isinstance(settings, RateLimitSettings):
-            raise ConfigurationError(f"a rate limit takes RateLimitSettings, not {settings!r}; the name is name=...")
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a rate limit's name is a string, not {name!r}")
+        checked_input(self._what, name, settings, RateLimitSettings)
         self.name = name
         self.settings = settings
         self.bus = bus if bus is not None else EventBus(process_bus)
@@ -121,7 +118,7 @@ class RateLimit:
         self._enforces = settings.mode == "enforce"
         self.rejected = 0
         self._line = Line(self._buckets, self._names, settings.max_queue)
-        _limits.add(self)
+        survives(self)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -342,22 +339,6 @@ class RateLimit:
         await self.acquire()
         return await func(*args, **kwargs)
 
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """
-        Decorate *func* so that each call of it goes through `call`.
-
-        Raises:
-            TypeError: *func* cannot be called.
-        """
-        if not callable(func):
-            raise TypeError(f"a rate limit decorates an async function, not {type(func).__name__}")
-
-        @wraps(func)
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return limited
-
     async def __aenter__(self) -> Reservation:
         return await self.acquire()
 
@@ -365,13 +346,3 @@ class RateLimit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Nothing to do: what was used stays used, unless the reservation says otherwise."""
-
-
-def _start_anew_after_fork() -> None:
-    for limit in _limits:
-        limit.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        limit.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

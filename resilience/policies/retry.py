@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar, final
+from typing import NamedTuple, ParamSpec, TypeVar, final
 
 import anyio
 
 from resilience._core.backoff import Backoff, after_hint
 from resilience._core.words import Reason
 from resilience.classify import classify
-from resilience.errors import ConfigurationError, annotate
+from resilience.errors import annotate
 from resilience.events import CallFailed, CallRecovered, EventBus, RetryScheduled, process_bus
 from resilience.failure import Delivery, Failure, FailureKind
+from resilience.policies._around import Decorates
+from resilience.policies._checks import checked_input
 from resilience.settings import RetrySettings
 from resilience.waiting import wait
 
@@ -64,7 +65,7 @@ def attempts_note(failure: Failure, attempts: int, reason: Reason) -> str:
 
 
 @final
-class RetryHandler:
+class RetryHandler(Decorates):
     """
     Tries a call again when its failure is worth it, after a jittered and growing delay.
 
@@ -80,7 +81,7 @@ class RetryHandler:
         bus: Where to tell events. Default: a bus of its own below the process-wide one.
 
     Raises:
-        ConfigurationError: *settings* is not a `RetrySettings`.
+        ConfigurationError: *settings* are not `RetrySettings`, or *name* is not a string.
     """
 
     __slots__ = (
@@ -96,6 +97,8 @@ class RetryHandler:
         "retries",
         "settings",
     )
+
+    _what = "a retry handler"
 
     bus: EventBus
     exhausted: int
@@ -116,8 +119,7 @@ class RetryHandler:
         bus: EventBus | None = None,
     ) -> None:
         settings = settings if settings is not None else RetrySettings()
-        if not isinstance(settings, RetrySettings):
-            raise ConfigurationError(f"RetryHandler takes RetrySettings(...), not {settings!r}")
+        checked_input(self._what, name, settings, RetrySettings)
         self.settings = settings
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
@@ -223,15 +225,6 @@ class RetryHandler:
                 return result
             await wait(delay)
             attempt += 1
-
-    def __call__(self, func: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate *func* so that each call of it goes through `call`."""
-
-        @wraps(func)
-        async def retried(*args: P.args, **kwargs: P.kwargs) -> T:
-            return await self.call(func, *args, **kwargs)
-
-        return retried
 
     def _failed(self, error: Exception, attempt: int, previous: float, began: float) -> float:
         """Return the delay before the next attempt, or -1 to give up."""

@@ -6,7 +6,6 @@ The arithmetic is `resilience._core.throttle`; this is the part that holds a loc
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -14,15 +13,16 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
-from weakref import WeakSet
 
 from resilience._core.throttle import AdaptiveThrottle
 from resilience._core.words import Priority, Reason, Verdict
 from resilience.classify import classify
-from resilience.errors import ConfigurationError, Throttled
+from resilience.errors import Throttled
 from resilience.events import CallWouldBeRejected, EventBus, process_bus
 from resilience.failure import Failure, FailureKind
 from resilience.policies._around import Around
+from resilience.policies._checks import checked_input
+from resilience.policies._forks import survives
 from resilience.settings import ThrottleSettings
 from resilience.settings._types import FrozenDict
 
@@ -71,9 +71,6 @@ def accepted(failure: Failure) -> bool | None:
     return None if failure.kind is FailureKind.TIMEOUT or failure.verdict is Verdict.IGNORED else True
 
 
-_all: WeakSet[Throttle] = WeakSet()
-
-
 @final
 class Throttle(Around[None]):
     """
@@ -107,6 +104,8 @@ class Throttle(Around[None]):
         "settings",
     )
 
+    _what = "a throttle"
+
     active: bool
     """Whether calls may be held back at present: if not, nobody needs to ask."""
     bus: EventBus
@@ -124,14 +123,9 @@ class Throttle(Around[None]):
         rng: random.Random | None = None,
         bus: EventBus | None = None,
     ) -> None:
-        if settings is not None and not isinstance(settings, ThrottleSettings):
-            raise ConfigurationError(
-                f"a throttle takes ThrottleSettings(...), not {type(settings).__name__}: "
-                "those of a provider hold them as .throttle"
-            )
-        if not isinstance(name, str):
-            raise ConfigurationError(f"a throttle's name is a string, not {name!r}")
-        self.settings = settings if settings is not None else ThrottleSettings(enabled=True)
+        settings = settings if settings is not None else ThrottleSettings(enabled=True)
+        checked_input(self._what, name, settings, ThrottleSettings)
+        self.settings = settings
         self.name = name
         self.bus = bus if bus is not None else EventBus(process_bus)
         self.lock = threading.RLock()
@@ -139,7 +133,7 @@ class Throttle(Around[None]):
         self._wall_clock = wall_clock
         self._rng = rng if rng is not None else random.Random()
         self.start_anew()
-        _all.add(self)
+        survives(self)
 
     def start_anew(self) -> None:
         """Forget every call."""
@@ -228,13 +222,3 @@ class Throttle(Around[None]):
         answer = True if error is None else accepted(classify(error))
         if answer is not None:
             self.record(answer)
-
-
-def _start_anew_after_fork() -> None:
-    for throttle in _all:
-        throttle.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        throttle.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -17,7 +17,7 @@ import pytest
 from resilience._core.words import Priority
 from resilience.errors import BulkheadFull, CallRejected, ConfigurationError, Reason
 from resilience.events import CallWouldBeRejected, ConcurrencyLimitChanged, Event
-from resilience.policies import bulkhead as policy
+from resilience.policies import _forks
 from resilience.policies.bulkhead import Bulkhead, BulkheadRefusal, BulkheadSnapshot, Place
 from resilience.settings import BulkheadSettings, ProviderSettings
 from resilience.testing import EventRecorder
@@ -232,7 +232,7 @@ async def test_blocks_nest_within_a_task() -> None:
 @pytest.mark.anyio
 async def test_only_a_function_is_decorated() -> None:
     """A coroutine in place of a function is told apart at once."""
-    with pytest.raises(TypeError, match="a Bulkhead decorates an async function, not str"):
+    with pytest.raises(TypeError, match="a bulkhead decorates an async function, not str"):
         make()("s3")  # type: ignore[arg-type]
 
 
@@ -754,5 +754,5 @@ def test_a_forked_child_has_all_places() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=True, timeout=60)
     bulkhead = Bulkhead(BulkheadSettings(max_concurrent=1))
     placed(bulkhead)
-    policy._start_anew_after_fork()
+    _forks.start_anew()
     assert bulkhead.granted == 0

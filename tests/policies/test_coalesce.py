@@ -21,7 +21,7 @@ import pytest
 from resilience import CallTimeout, ConfigurationError, DeadlineExceeded, ProviderGated, Reason, ResilienceError
 from resilience.errors import leave
 from resilience.events import CallCoalesced, EventBus
-from resilience.policies import coalesce
+from resilience.policies import _forks, coalesce
 from resilience.policies._twins import SharedError
 from resilience.policies.coalesce import Coalescer
 from resilience.testing import EventRecorder, VirtualTimeLoop, cancelled_everywhere
@@ -921,7 +921,7 @@ def test_a_forked_child_starts_anew() -> None:
     loop = VirtualTimeLoop()
     leader = loop.create_task(coalescer.call("k", Fetch()))
     loop.run_until_complete(asyncio.sleep(0.5))
-    coalesce._start_anew_after_fork()
+    _forks.start_anew()
     assert is_empty(coalescer)
     second = loop.create_task(coalescer.call("k", Fetch(lambda _: "anew", seconds=3)))
     assert loop.run_until_complete(leader) == "answer 1"

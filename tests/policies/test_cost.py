@@ -13,7 +13,7 @@ import pytest
 
 from resilience.errors import ConfigurationError, CostLimitReached, Reason
 from resilience.events import CallWouldBeRejected
-from resilience.policies import cost as module
+from resilience.policies import _forks
 from resilience.policies.cost import CostLimit, CostRefusal, Spending
 from resilience.settings import BreakerSettings, CostSettings
 from resilience.testing import EventRecorder
@@ -180,7 +180,7 @@ def test_a_limit_describes_itself(clock: Clock) -> None:
 
 def test_mistakes_are_explained() -> None:
     """Other settings, or a name that is none."""
-    with pytest.raises(ConfigurationError, match="takes CostSettings, not 'openai'"):
+    with pytest.raises(ConfigurationError, match=r"^a cost limit takes CostSettings.*, not 'openai': the name is"):
         CostLimit("openai")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="takes CostSettings"):
         CostLimit(BreakerSettings())  # type: ignore[arg-type]
@@ -211,7 +211,7 @@ def test_a_forked_child_starts_anew(clock: Clock) -> None:
     limit, unlimited = limit_of(clock), limit_of(clock, limit=None)
     spending = limit.reserve(5)
     old = limit.lock
-    module._start_anew_after_fork()
+    _forks.start_anew()
     assert limit.lock is not old
     assert (used(limit), used(unlimited)) == (0, 0)
     limit.reserve(5)

@@ -18,7 +18,8 @@ import pytest
 
 from resilience import ConfigurationError, RetrySettings, subscribe
 from resilience.events import EventBus, HedgeLaunched, HedgeWon
-from resilience.policies.hedge import Hedge, _start_anew_after_fork
+from resilience.policies import _forks
+from resilience.policies.hedge import Hedge
 from resilience.settings import HedgeSettings
 from resilience.testing import EventRecorder, run
 
@@ -141,7 +142,7 @@ def test_a_forked_child_starts_anew() -> None:
     """Latencies and calls of the parent are not the child's."""
     hedge = learnt(HALF, 1.0)
     hedge.begin(0.0)
-    _start_anew_after_fork()
+    _forks.start_anew()
     assert (hedge.calls, hedge.delay(0.0)) == (0, None)
 
 

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from resilience._core.words import Priority
 from resilience.errors import ConfigurationError, RateLimited, Reason
 from resilience.events import CallWouldBeRejected, RateLimitTightened
-from resilience.policies import rate_limit as module
+from resilience.policies import _forks
 from resilience.policies.rate_limit import RateLimit, RateRefusal, Reservation
 from resilience.settings import BreakerSettings, RateLimitSettings
 from resilience.testing import EventRecorder, no_waits
@@ -720,7 +720,7 @@ async def test_a_limit_describes_itself() -> None:
 
 async def test_mistakes_are_explained() -> None:
     """Other settings, a name in their place, and a limit that cannot be counted."""
-    with pytest.raises(ConfigurationError, match="takes RateLimitSettings, not 'openai'"):
+    with pytest.raises(ConfigurationError, match=r"takes RateLimitSettings.*, not 'openai': the name is"):
         RateLimit("openai")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="takes RateLimitSettings"):
         RateLimit(BreakerSettings())  # type: ignore[arg-type]
@@ -798,7 +798,7 @@ async def test_a_forked_child_starts_anew() -> None:
     reservation = limit.try_acquire(requests=0)
     old = limit.lock
     limit.rejected = 5
-    module._start_anew_after_fork()
+    _forks.start_anew()
     assert limit.lock is not old
     assert limit.snapshot().windows[0].remaining == 3
     assert limit.snapshot().rejected == 0

@@ -14,7 +14,7 @@ import pytest
 from resilience._core.words import Priority
 from resilience.errors import ConfigurationError, Reason, Throttled
 from resilience.events import CallWouldBeRejected
-from resilience.policies import throttle as policy
+from resilience.policies import _forks
 from resilience.policies.throttle import Throttle, ThrottleRefusal
 from resilience.settings import ProviderSettings, ThrottleSettings
 from resilience.testing import EventRecorder
@@ -240,6 +240,6 @@ def test_a_fork_starts_anew() -> None:
     throttle = Throttle()
     throttle.record(False, 100)
     before = throttle.lock
-    policy._start_anew_after_fork()
+    _forks.start_anew()
     assert (throttle.active, throttle.snapshot().calls) == (False, 0)
     assert throttle.lock is not before

@@ -22,7 +22,7 @@ from resilience import (
     runtime,
 )
 from resilience import registry as registry_module
-from resilience.policies import circuit_breaker as policy
+from resilience.policies import _forks
 
 # One process runs all scenes, so that the package is loaded once: each scene forks, and says what both sides saw.
 STAGE = textwrap.dedent(
@@ -325,13 +325,14 @@ def test_starting_anew_in_place() -> None:
     alone.open()
     locks = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
     for start_anew in (
+        _forks.start_anew,
         runtime._start_anew_after_fork,
         registry_module._unlock_after_fork,
-        policy._start_anew_after_fork,
     ):
         start_anew()
     assert (one.breaker.state, alone.state, one.snapshot().calls) == ("closed", "closed", 0)
     assert one.snapshot().rate_limit.windows[0].remaining == 5
+    assert one._runtime.limits.rate.lock is one._runtime.limits.bulkhead.lock is one.breaker.lock  # shared again
     after = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
     assert not any(lock is before for lock, before in zip(after, locks, strict=True))
     assert one.breaker.lock is registry.runtime("s3").common.lock
