@@ -40,7 +40,7 @@ def chosen(only: str | None) -> list[Case]:
     return floor.cases() + [case for name, cases in groups.items() if only in (None, name) for case in cases()]
 
 
-async def stopped(options: argparse.Namespace, weight: float) -> tuple[Stopwatch, list[Check]]:
+async def timed(options: argparse.Namespace, weight: float) -> tuple[Stopwatch, list[Check]]:
     """
     Measure every case once; for a check, go on measuring while a bound is broken, at most three times as long.
 
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> Report:
     imports = footprint.import_time(QUICK_IMPORTS if options.quick else IMPORTS)
     # In a loop of its own: a thousand idle providers are not what a call shares its loop with.
     weight = asyncio.run(footprint.bytes_per_provider())
-    stopwatch, found = asyncio.run(stopped(options, weight))
+    stopwatch, found = asyncio.run(timed(options, weight))
     # These have loops of their own too, and hedging has one whose time is not real.
     others = dict(sections.measured(options.only, quick=options.quick, tries=TRIES if options.check else 1))
     if options.only is None:
