@@ -9,8 +9,8 @@ from benchmarks import floor, ours, rivals
 from benchmarks.check import Check
 from benchmarks.measure import Measured
 
-# The aim for both is 2.5. On a Python without profile-guided optimisation (pyenv's) the code has been measured at 2.51 to
-# 2.72 and at 2.53 to 2.70 times the floor. A check has to hold on any build.
+# The aim for both is 2.5. On a Python without profile-guided optimisation (pyenv's) the code has been measured at 2.51
+# to 2.72 and at 2.53 to 2.70 times the floor. A check has to hold on any build.
 BREAKER_AND_RETRY = 2.75
 REJECTED_AS_EXCEPTION = 2.9
 
