@@ -314,6 +314,15 @@ def test_no_block_of_a_page_is_skipped() -> None:
         assert set(found) <= {"python", "toml", *NOT_PYTHON}, page
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_an_anchor_leads_to_a_heading(page: str) -> None:
+    """Links within a page lead to a heading that is there."""
+    text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
 def test_no_page_is_skipped() -> None:
     """Every page that shows Python is run here, or by the test that is named."""
     pages = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
