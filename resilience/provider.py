@@ -144,7 +144,9 @@ class ResilientProvider(Handle):
             runtime.rejected += 1
             return Outcome(None, None, (runtime.name, CIRCUIT_OPEN, left, runtime.refused_because))
         try:
-            return Outcome(await self.execute(func, *args, **kwargs))
+            if kwargs:
+                return Outcome(await self.execute(func, *args, **kwargs))
+            return Outcome(await self.execute(func, *args))  # type: ignore[call-arg]  # as in execute
         except Exception as error:
             return Outcome(None, error)  # not by a name of its own, which would be a cycle through this frame
 
