@@ -252,9 +252,13 @@ class Limits:
                 del self._placed[task]
             place.leave()
 
-    def outlook(self, plan: Plan) -> BulkheadRefusal | RateRefusal | None:
+    def outlook(self, plan: Plan) -> BulkheadRefusal | CostRefusal | RateRefusal | None:
         """Return why a call under *plan* would be refused at this moment; takes nothing."""
-        refusal = self.rate.outlook(tokens=plan.reserve.tokens) if self.rate is not None else None
+        refusal: CostRefusal | RateRefusal | None = None
+        if self.cost is not None:
+            refusal = self.cost.outlook(plan.reserve.cost)
+        if refusal is None and self.rate is not None:
+            refusal = self.rate.outlook(tokens=plan.reserve.tokens)
         if refusal is None and self.bulkhead is not None:
             return self.bulkhead.outlook(priority=plan.priority)
         return refusal

@@ -12,7 +12,7 @@ from resilience.plan import Plan
 from resilience.policies.bulkhead import BulkheadSnapshot
 from resilience.policies.circuit_breaker import CircuitBreakerSnapshot
 from resilience.policies.coalesce import CoalescerSnapshot
-from resilience.policies.cost import CostLimitSnapshot
+from resilience.policies.cost import CostLimitSnapshot, CostRefusal
 from resilience.policies.hedge import HedgeSnapshot
 from resilience.policies.rate_limit import RateLimitSnapshot, RateRefusal
 from resilience.policies.throttle import ThrottleSnapshot
@@ -145,7 +145,7 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
         text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
     if runtime.limits is not None and (full := runtime.limits.outlook(plan)) is not None:
-        after = full.retry_after if isinstance(full, RateRefusal) else None
+        after = full.retry_after if isinstance(full, CostRefusal | RateRefusal) else None
         text = f"refuses: {full.reason}, {full}"
         return Explanation(admitted=False, reason=full.reason, retry_after=after, state=state, text=text)
     text = f"waits {left:.1f} s: the provider asked for a pause" if left else _admits(runtime, plan, now)

@@ -200,6 +200,19 @@ class CostLimit:
         after = wait if wait < inf else None
         return CostRefusal(Reason.COST_EXHAUSTED, after, amount, used, spend.limit, spend.window)
 
+    def outlook(self, amount: float | None = None) -> CostRefusal | None:
+        """Return why `reserve` would refuse a call at this moment, None if it would not; takes nothing."""
+        if self.settings.mode != "enforce":
+            return None
+        with self.lock:
+            rejected = self.rejected
+            answer = self.try_reserve(amount)
+            self.rejected = rejected  # nobody was
+            if isinstance(answer, CostRefusal):
+                return answer
+            answer.refund()
+        return None
+
     def reserve(self, amount: float | None = None) -> Spending:
         """
         Reserve *amount*.

@@ -229,3 +229,20 @@ async def test_no_repr_shows_a_payload(world) -> None:
         assert type(error).__name__ in repr(error)
         assert "secret" not in f"{error!r} {error} {error.__notes__ if hasattr(error, '__notes__') else ''}"
     assert (outcome.error.result, interrupted.value.items) == ("secret", ("secret",))
+
+
+# -- explaining --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_money_that_is_spent_is_explained(world, mode: str) -> None:
+    """As long as the call would be refused, and without spending or counting anything."""
+    provider = world.provider(cost={"limit": 10, "window": 60, "mode": mode}).with_options(reserve=Usage(cost=10))
+    for _ in range(3):
+        assert provider.explain().admitted
+    await provider.execute(world.script("paid"))
+    explained, before = provider.explain(), provider.snapshot().cost
+    outcome = await provider.try_execute(world.script("more"))
+    assert (explained.admitted, explained.reason) == (outcome.ok, outcome.reason)
+    assert (before.used, before.rejected) == (10, 0)
+    assert explained.retry_after == pytest.approx(outcome.retry_after, abs=1)
