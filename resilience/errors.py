@@ -59,7 +59,7 @@ class ProviderError(ResilienceError):
 
     def __str__(self) -> str:
         failure = self.failure
-        where = f"{failure.provider}.{failure.operation}" if failure.operation else failure.provider
+        where = _where(failure.provider, failure.operation)
         status = f", status {failure.status}" if failure.status is not None else ""
         tries = "1 attempt" if failure.attempts == 1 else f"{failure.attempts} attempts"
         return f"{where}: {failure.kind} after {tries} ({failure.error_type}{status})"
@@ -112,7 +112,7 @@ class CallTimeout(ResilienceError, TimeoutError):
         return float(self.args[4])
 
     def __str__(self) -> str:
-        where = f"{self.provider}.{self.operation}" if self.operation else self.provider
+        where = _where(self.provider, self.operation)
         what = _WHAT_TOOK_LONG.get(self.scope, "call")
         return f"{where}: {what} timed out after {self.elapsed:.3g} s (limit {self.limit:.3g} s)"
 
@@ -235,7 +235,7 @@ class StreamInterrupted(ResilienceError):
         return f"<{type(self).__name__} {self}>"  # without the items
 
     def __str__(self) -> str:
-        where = f"{self.provider}.{self.operation}" if self.operation else self.provider
+        where = _where(self.provider, self.operation)
         why = f" ({type(self.__cause__).__name__})" if self.__cause__ is not None else ""
         return f"{where}: stream interrupted after {many(self.count, 'item')}{why}"
 
@@ -263,7 +263,7 @@ class UnacceptableResult(ResilienceError):
 
     def __str__(self) -> str:
         provider, operation, failure, result = self.args
-        where = f"{provider}.{operation}" if operation else provider
+        where = _where(provider, operation)
         return f"{where}: the result was not acceptable: {failure.kind} ({type(result).__name__})"
 
 
@@ -286,6 +286,11 @@ class AllProvidersFailed(ResilienceError):
     def __str__(self) -> str:
         said = "; ".join(f"{name}: {_brief(error)}" for name, error in self.outcomes)
         return f"all providers failed: {said}"
+
+
+def _where(provider: str, operation: str) -> str:
+    """Say whose call it was."""
+    return f"{provider}.{operation}" if operation else provider
 
 
 def _brief(error: BaseException) -> str:
