@@ -18,6 +18,7 @@ looking up what it needs on `self` would take longer than what it does.
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -212,7 +213,7 @@ class Limits:
             CallRejected: There was none.
         """
         self._learn()  # what succeeded on the fast path may have raised the limit
-        began = self._clock()
+        ends = self._clock() + patience
         money = self.cost.reserve(plan.reserve.cost) if self.cost is not None else None
         quota, place = None, None
         try:
@@ -220,8 +221,8 @@ class Limits:
                 wait = min(remaining, self.rate.settings.max_wait)
                 quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
             if self.bulkhead is not None and not self._has_place(task):
-                waited = self._clock() - began
-                wait = min(patience - waited, self.bulkhead.settings.max_wait)
+                self._reclaim()
+                wait = min(ends - self._clock(), self.bulkhead.settings.max_wait)
                 place = await self.bulkhead.acquire(priority=plan.priority, max_wait=wait)
         except BaseException:
             Turn(money, quota).refund()
@@ -233,6 +234,12 @@ class Limits:
         if self.bulkhead is None or self._has_place(task):
             return None
         return self.bulkhead.try_acquire(priority=plan.priority)
+
+    def _reclaim(self) -> None:
+        """Take back the places of tasks whose event loop was closed before they had ended."""
+        for task, place in list(self._placed.items()):
+            if isinstance(task, Task) and task.get_loop().is_closed():
+                self._placed.pop(task, place).leave()
 
     def _has_place(self, task: object) -> bool:
         return task in self._placed or any(task in lane.live for lane in self._host.lanes.values())

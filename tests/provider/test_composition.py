@@ -13,7 +13,9 @@ import pytest
 from resilience import (
     AllProvidersFailed,
     ProviderRegistry,
+    ProviderSettings,
     Reason,
+    Settings,
     StreamInterrupted,
     UnacceptableResult,
     Usage,
@@ -158,6 +160,25 @@ async def test_a_task_keeps_its_place_until_its_last_attempt_ends(world) -> None
         second.end()
         await start(group, provider, world.script("other"), outcomes)
     assert [outcome.reason for outcome in outcomes] == [Reason.BULKHEAD_FULL, Reason.BULKHEAD_FULL, None]
+    assert provider.snapshot().bulkhead.in_use == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_closed_loop_keeps_no_place() -> None:
+    """A loop that was closed under its calls takes none of their places with it."""
+    settings = ProviderSettings(bulkhead={"max_concurrent": 1, "max_wait": 0.5})
+    provider = ProviderRegistry(Settings(defaults=settings)).provider("openai")
+
+    async def leave_behind() -> None:
+        tasks.append(asyncio.ensure_future(provider.execute(anyio.sleep, 3600)))
+        await anyio.lowlevel.checkpoint()
+
+    tasks: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_behind())
+    assert provider.snapshot().bulkhead.in_use == 1
+    loop.close()
+    asyncio.run(provider.execute(anyio.sleep, 0))
     assert provider.snapshot().bulkhead.in_use == 0
 
 
