@@ -12,8 +12,7 @@ What was taken goes back when a later one refuses. An inner call of the same pro
 of the outer one, which otherwise could wait for itself.
 
 Where nobody waits and one event loop has the provider to itself, `Limits.admit` answers for the fast path, which takes
-no lock: the places in use are then the entries of its lane, which are counted for free. It is a closure, because
-looking up what it needs on `self` would take longer than what it does.
+no lock (see `resilience.fast_limits`).
 """
 
 from __future__ import annotations
@@ -22,17 +21,15 @@ from asyncio import Task
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, final
+from typing import Any, Final, Protocol, final
 
-from resilience._core.bucket import Bucket
-from resilience._core.states import Period
 from resilience._core.words import Usage, Verdict
 from resilience.classify._foreign import safely
 from resilience.common import Common, Tools
 from resilience.errors import CallRejected
 from resilience.events import EventBus
 from resilience.failure import Failure
-from resilience.lane import Lane
+from resilience.fast_limits import Admit, admission
 from resilience.lanes import Lanes
 from resilience.plan import Plan
 from resilience.policies._bulkhead import DROPS
@@ -41,8 +38,6 @@ from resilience.policies.cost import CostLimit, CostRefusal, Spending
 from resilience.policies.rate_limit import RateLimit, RateRefusal, Reservation
 from resilience.policies.throttle import Throttle, accepted
 from resilience.settings import ProviderSettings
-
-Admit: TypeAlias = Callable[[Lane, float], Period | None]
 
 
 class Host(Protocol):
@@ -141,7 +136,7 @@ class Limits:
                 settings.bulkhead, rng=tools.rng, elsewhere=self._uncounted, crowded=host.refresh, **common
             )
         self._bucket = self.rate.fast if self.rate is not None else None
-        self.admit = _admission(self.bulkhead, self._bucket)
+        self.admit = admission(self.bulkhead, self._bucket)
         self._clock = tools.clock
         self._placed: dict[object, Place] = {}
         self._seen = 0
@@ -347,53 +342,3 @@ def limited(settings: ProviderSettings) -> bool:
     """Whether *settings* ask for any limit."""
     every = (settings.throttle, settings.cost, settings.rate_limit, settings.bulkhead)
     return any(part.limits for part in every)
-
-
-def _admission(bulkhead: Bulkhead | None, bucket: Bucket | None) -> Admit:
-    """Return what admits one attempt that asks for nothing special by its entry in its only lane; None: look closer."""
-    if bulkhead is not None and bucket is not None:
-        return _by_both(bulkhead, bucket)
-    if bulkhead is not None:
-        return _by_place(bulkhead)
-    return _by_quota(bucket) if bucket is not None else lambda lane, _: lane.passage
-
-
-def _by_place(bulkhead: Bulkhead) -> Admit:
-    def admit(lane: Lane, _: float) -> Period | None:
-        return lane.passage if bulkhead.granted + len(lane.live) - lane.entries < bulkhead.limit else None
-
-    return admit
-
-
-def _by_quota(bucket: Bucket) -> Admit:
-    interval = bucket.interval
-
-    def admit(lane: Lane, now: float) -> Period | None:
-        tat = bucket.tat
-        if tat < now:  # noqa: PLR1730 - max() costs as much as the rest
-            tat = now
-        tat += interval
-        if tat - now > bucket.tolerance:
-            return None
-        bucket.tat = tat
-        return lane.passage
-
-    return admit
-
-
-def _by_both(bulkhead: Bulkhead, bucket: Bucket) -> Admit:
-    interval = bucket.interval
-
-    def admit(lane: Lane, now: float) -> Period | None:
-        if bulkhead.granted + len(lane.live) - lane.entries >= bulkhead.limit:
-            return None
-        tat = bucket.tat
-        if tat < now:  # noqa: PLR1730 - max() costs as much as the rest
-            tat = now
-        tat += interval
-        if tat - now > bucket.tolerance:
-            return None
-        bucket.tat = tat
-        return lane.passage
-
-    return admit
