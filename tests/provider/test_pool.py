@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from resilience._core.router import Ejection
 from resilience.errors import AllProvidersFailed
 from resilience.events import FellBack, MemberEjected, MemberReturned
 from resilience.routing.pool import Member, ProviderPool
+from resilience.testing import cancelled_everywhere
 
 if TYPE_CHECKING:
     from conftest import World
@@ -428,42 +428,25 @@ async def test_a_pool_of_providers_that_are_switched_off_works(world: World) -> 
 # -- cancellation, memory, forks ---------------------------------------------------------------------------------------
 
 
-class watched:  # noqa: N801 - reads like the function it stands for
-    """Await a coroutine, and tell of each suspension just before it happens."""
-
-    def __init__(self, body: Any, suspended: Callable[[], None]) -> None:
-        self.body, self.suspended = body, suspended
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        send, value = self.body.send, None
-        while True:
-            try:
-                trap = send(value)
-            except StopIteration as stop:
-                return stop.value
-            self.suspended()
-            try:
-                send, value = self.body.send, (yield trap)
-            except BaseException as raised:
-                send, value = self.body.throw, raised
-
-
 async def test_a_cancellation_propagates_from_every_point(world: World) -> None:
     """Wherever it strikes, it comes out; nothing is held, and it is nobody's failure."""
-    for k in range(1, 30):
+    for ending in cancelled_everywhere():
         who = members(world, "a b c")
         c = list(who)[2]
         await c.try_execute(world.script(world.status(429, retry_after="2")))
         pool = ProviderPool(who, ejection=outlier())
-        count = itertools.count(1)
-        with anyio.CancelScope() as scope:
-            work = pool.execute(Desk(1, a=ConnectionError, b=world.status(401)))
-            assert await watched(work, lambda: scope.cancel() if next(count) == k else None) == "c"  # noqa: B023
-        assert [provider.snapshot().in_flight for provider in who] == [0, 0, 0]
-        assert sum(one.failed for one in pool.snapshot().members) <= min(k - 1, 2)
-        if not scope.cancelled_caught:
-            break
-    assert 3 < k < 29
+        desk = Desk(1, a=ConnectionError, b=world.status(401))
+        answers: list[object] = []
+
+        async def act(pool: Any = pool, desk: Any = desk, answers: Any = answers) -> None:
+            answers.append(await pool.execute(desk))
+
+        reached = await ending(act)
+        assert ending.came_out is reached, ending
+        assert answers == ([] if reached else ["c"]), ending
+        assert [provider.snapshot().in_flight for provider in who] == [0, 0, 0], ending
+        assert sum(one.failed for one in pool.snapshot().members) <= min(ending.suspension - 1, 2), ending
+    assert ending.suspension > 3
 
 
 async def test_nothing_is_left_for_the_collector() -> None:
