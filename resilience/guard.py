@@ -105,6 +105,13 @@ def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> floa
     return earliest
 
 
+def forget_closed_loops() -> None:
+    """Forget the deadlines of tasks that will never run again, because their loop was closed over them."""
+    for task in list(_outer):
+        if _is_asyncios(task) and task.get_loop().is_closed():
+            _outer.pop(task, None)
+
+
 def _is_asyncios(task: object) -> TypeGuard[Task[Any]]:
     return isinstance(task, Task)
 
@@ -134,10 +141,11 @@ class _Base:
         _outer.setdefault(self._task, []).append(self.began + self.limit)
 
     def _end(self) -> bool:
-        deadlines = _outer[self._task]
-        deadlines.remove(self.began + self.limit)  # not always the last: blocks may be left in any order
-        if not deadlines:
-            del _outer[self._task]
+        deadlines = _outer.get(self._task)
+        if deadlines is not None:  # else its loop was closed, and the collector ends it now
+            deadlines.remove(self.began + self.limit)  # not always the last: blocks may be left in any order
+            if not deadlines:
+                del _outer[self._task]
         return self._lane.end(self._entry)
 
     def _timeout(self) -> CallTimeout:

@@ -25,7 +25,7 @@ from resilience.classify import Rule, classify
 from resilience.common import Clock, Common, Tools
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
-from resilience.guard import _outer
+from resilience.guard import _outer, forget_closed_loops
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
 from resilience.limits import Limits, limited
@@ -193,6 +193,7 @@ class ProviderRuntime:
         if lane is None:
             with self.common.lock:
                 self.absorb()
+                forget_closed_loops()
                 make = partial(Lane, self, loop, self.clock, limit=limit, slow_after=slow_after)
                 lane = self.lanes.add(key, make)
                 self.refresh()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import Any
 
 import anyio
@@ -20,6 +22,7 @@ from resilience import (
     UnacceptableResult,
     Usage,
     deadline,
+    guard,
     idempotency_key,
 )
 
@@ -180,6 +183,10 @@ def test_a_closed_loop_keeps_no_place() -> None:
     loop.close()
     asyncio.run(provider.execute(anyio.sleep, 0))
     assert provider.snapshot().bulkhead.in_use == 0
+    assert not guard._outer  # nor its deadline, which would keep the task alive
+    task = weakref.ref(tasks.pop())
+    gc.collect()
+    assert task() is None
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------
