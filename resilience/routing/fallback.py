@@ -245,7 +245,10 @@ class FallbackChain(Generic[U_co]):
     ) -> Outcome[T | U_co]:
         """Like `execute`, but return how the call ended as a value."""
         outcome: Outcome[Any] = await self._first.try_execute(func, *args, **kwargs)
-        return outcome if outcome.ok else await self._go_on(outcome, func, _calling(args, kwargs))
+        try:
+            return outcome if outcome.ok else await self._go_on(outcome, func, _calling(args, kwargs))
+        finally:
+            del outcome  # its error holds the frames below, and from 3.12 on those hold this one
 
     def stream(
         self, func: Callable[P, Streamable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -280,27 +283,30 @@ class FallbackChain(Generic[U_co]):
 
     async def _go_on(self, outcome: Outcome[Any], func: Callable[..., Any], ask: _Ask) -> Outcome[Any]:
         """Ask the others, now that the first one has not answered."""
-        tried = Tried(self._deadline)
-        tried.add(self._steps[0], self._steps[0].provider, outcome)
-        for step in self._steps[1:]:
-            if not (tried.last.is_for(step.rules) and tried.last.repeatable):
-                continue
-            if tried.ends:
-                break
-            if not tried.last.pays_for(step.provider):
-                continue
-            await tried.leave_for(step.provider.name)
-            outcome = await ask(step.hasty, step.func or func)
-            if outcome.ok:
-                return outcome
-            tried.add(step, step.provider, outcome)
-        if len(self._steps) > 1 and (free := tried.soonest()) is not None:
-            step = next(step for step in self._steps if step is free.place)
-            outcome = await ask(step.provider, step.func or func)
-            if outcome.ok:
-                return outcome
-            tried.add(step, step.provider, outcome)
-        return await self._end(tried)
+        tried, free = Tried(self._deadline), None
+        try:
+            tried.add(self._steps[0], self._steps[0].provider, outcome)
+            for step in self._steps[1:]:
+                if not (tried.last.is_for(step.rules) and tried.last.repeatable):
+                    continue
+                if tried.ends:
+                    break
+                if not tried.last.pays_for(step.provider):
+                    continue
+                await tried.leave_for(step.provider.name)
+                outcome = await ask(step.hasty, step.func or func)
+                if outcome.ok:
+                    return outcome
+                tried.add(step, step.provider, outcome)
+            if len(self._steps) > 1 and (free := tried.soonest()) is not None:
+                step = next(step for step in self._steps if step is free.place)
+                outcome = await ask(step.provider, step.func or func)
+                if outcome.ok:
+                    return outcome
+                tried.add(step, step.provider, outcome)
+            return await self._end(tried)
+        finally:
+            del outcome, tried, free  # their errors hold the frames below, and from 3.12 on those hold this one
 
     async def _end(self, tried: Tried) -> Outcome[Any]:
         resort, error = self._resort, tried.result()

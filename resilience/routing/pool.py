@@ -206,27 +206,30 @@ class ProviderPool(Generic[R]):
         self, func: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Outcome[T]:
         """Like `execute`, but return how the call ended as a value."""
-        tried = Tried(None)
-        left = list(self._seats)
-        asked = 0
-        while left and asked < self._limit and self._may_go_on(tried):
-            seat, spare = self._choose(left)
-            left.remove(seat)
-            if tried.answers:
-                if not tried.last.pays_for(seat.provider):
-                    continue
-                await tried.leave_for(seat.provider.name)
-            handle = seat.quick if spare and asked + 1 < self._limit else seat.alone
-            outcome: Outcome[T] = await handle.try_execute(func, seat.resource, *args, **kwargs)
-            if self._learn(seat, outcome, tried):
-                return outcome
-            asked += not outcome.rejected
-        if (free := tried.soonest()) is not None and (asked < self._limit or not free.rejected):
-            seat = self._seats[cast("int", free.place)]
-            outcome = await seat.provider.try_execute(func, seat.resource, *args, **kwargs)
-            if self._learn(seat, outcome, tried):
-                return outcome
-        return Outcome(None, tried.result())
+        tried, outcome, free = Tried(None), None, None
+        try:
+            left = list(self._seats)
+            asked = 0
+            while left and asked < self._limit and self._may_go_on(tried):
+                seat, spare = self._choose(left)
+                left.remove(seat)
+                if tried.answers:
+                    if not tried.last.pays_for(seat.provider):
+                        continue
+                    await tried.leave_for(seat.provider.name)
+                handle = seat.quick if spare and asked + 1 < self._limit else seat.alone
+                outcome = await handle.try_execute(func, seat.resource, *args, **kwargs)
+                if self._learn(seat, outcome, tried):
+                    return outcome
+                asked += not outcome.rejected
+            if (free := tried.soonest()) is not None and (asked < self._limit or not free.rejected):
+                seat = self._seats[cast("int", free.place)]
+                outcome = await seat.provider.try_execute(func, seat.resource, *args, **kwargs)
+                if self._learn(seat, outcome, tried):
+                    return outcome
+            return Outcome(None, tried.result())
+        finally:
+            del tried, outcome, free  # their errors hold the frames below, and from 3.12 on those hold this one
 
     def _may_go_on(self, tried: Tried) -> bool:
         if not tried.answers:
