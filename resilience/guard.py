@@ -93,13 +93,13 @@ def guard(
 
 def is_inside(task: object, lanes: Iterable[Lane]) -> bool:
     """Whether *task* is within an attempt: of anybody, or on the fast path of one of *lanes*."""
-    return task in _outer or (_is_asyncios(task) and any(task in lane.live for lane in list(lanes)))
+    return task in _outer or (is_asyncios(task) and any(task in lane.live for lane in list(lanes)))
 
 
 def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> float:
     """Return the earliest moment at which an attempt that *task* is already in will be interrupted."""
     earliest = min(_outer.get(task, ()), default=math.inf)
-    if _is_asyncios(task):
+    if is_asyncios(task):
         for lane in lanes_on(loop):
             earliest = min(earliest, lane.live.get(task, math.inf) + lane.limit)
     return earliest
@@ -108,11 +108,12 @@ def outer_deadline(task: object, loop: asyncio.AbstractEventLoop | None) -> floa
 def forget_closed_loops() -> None:
     """Forget the deadlines of tasks that will never run again, because their loop was closed over them."""
     for task in list(_outer):
-        if _is_asyncios(task) and task.get_loop().is_closed():
+        if is_asyncios(task) and task.get_loop().is_closed():
             _outer.pop(task, None)
 
 
-def _is_asyncios(task: object) -> TypeGuard[Task[Any]]:
+def is_asyncios(task: object) -> TypeGuard[Task[Any]]:
+    """Whether *task* is one of asyncio's."""
     return isinstance(task, Task)
 
 
@@ -134,7 +135,7 @@ class _Base:
         self.began = began
         self.limit = limit
         self.expired = False
-        self._entry = Entry(task if _is_asyncios(task) else None, limit=limit, slow_after=slow_after)
+        self._entry = Entry(task if is_asyncios(task) else None, limit=limit, slow_after=slow_after)
 
     def _begin(self) -> None:
         self._lane.begin(self._entry, self.began)

@@ -17,7 +17,6 @@ no lock (see `resilience.fast_limits`).
 
 from __future__ import annotations
 
-from asyncio import Task
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -30,6 +29,7 @@ from resilience.errors import CallRejected
 from resilience.events import EventBus
 from resilience.failure import Failure
 from resilience.fast_limits import Admit, admission
+from resilience.guard import is_asyncios
 from resilience.lanes import Lanes
 from resilience.plan import Plan
 from resilience.policies._bulkhead import DROPS
@@ -233,7 +233,7 @@ class Limits:
     def _reclaim(self) -> None:
         """Take back the places of tasks whose event loop was closed before they had ended."""
         for task, place in list(self._placed.items()):
-            if isinstance(task, Task) and task.get_loop().is_closed():
+            if is_asyncios(task) and task.get_loop().is_closed():
                 self._placed.pop(task, place).leave()
 
     def _has_place(self, task: object) -> bool:

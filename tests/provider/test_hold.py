@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import CircuitState, ProviderRegistry
+from resilience import CallTimeout, CircuitState, ProviderRegistry
 from resilience.failure import FailureKind, Verdict
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +35,28 @@ class TestHold:
             assert hold.end() is None
         assert provider.snapshot().breaker.calls == before + 1
         assert provider.snapshot().calls == int(warm) + 1
+
+    async def test_it_is_interrupted_at_its_limit(self, world: Any, warm: bool) -> None:
+        """Also when nothing had to be watched for a while before; one that answers all the same is kept."""
+        provider = await world.warm(world.provider(retry={"enabled": False}), warm=warm)
+        await anyio.sleep(300)
+        began = anyio.current_time()
+        with pytest.raises(CallTimeout):
+            await provider.hold(world.script("never", seconds=1000))
+        assert anyio.current_time() - began == pytest.approx(30)
+
+        async def stubborn() -> str:
+            try:
+                await anyio.sleep(1000)
+            except asyncio.CancelledError:
+                return "late"
+            raise AssertionError("was not interrupted")
+
+        if asyncio._get_running_loop() is not None:  # trio lets nobody answer who was interrupted
+            hold = await provider.hold(stubborn)
+            assert hold.value == "late"
+            hold.end()
+        assert provider.snapshot().in_flight == 0
 
     async def test_an_error_afterwards_is_evidence(self, world: Any, warm: bool) -> None:
         """What goes wrong while it is held is classified, and counts against the provider."""
