@@ -66,8 +66,8 @@ class Admission:
         self._loop = loop
         self.ends = ends
         self.turn = NO_TURN
-        if plan.deadline is not None:  # its clock may be another one than ours
-            self.ends = min(ends, runtime.clock() + plan.deadline.remaining())
+        if plan.options.deadline is not None:  # its clock may be another one than ours
+            self.ends = min(ends, runtime.clock() + plan.options.deadline.remaining())
 
     def remaining(self, now: float) -> float:
         """Return the seconds until the earliest deadline anybody set around this call."""
@@ -81,7 +81,7 @@ class Admission:
 
     @property
     def _patience(self) -> float:
-        return self._runtime.settings.gate.max_wait if self._plan.may_wait else 0.0
+        return self._runtime.settings.gate.max_wait if self._plan.options.may_wait else 0.0
 
     async def permit(self) -> Permit | CallRejected:
         """Wait where it helps, and take a permit and a turn; or say why not."""
@@ -131,17 +131,17 @@ class Admission:
         return answer
 
     async def _take_turn(self, limits: Limits, now: float) -> Turn | CallRejected:
-        turn = limits.try_enter(self._plan, self._task)
+        turn = limits.try_enter(self._plan.options, self._task)
         if turn is not None:
             return turn
         if self._runtime.pending_full:
             return self._too_many()
         # Whoever set a deadline around the call ends the wait himself, and is told in his own words.
-        patience = self.ends - now if self._plan.may_wait else 0.0
+        patience = self.ends - now if self._plan.options.may_wait else 0.0
         remaining = min(patience, self.remaining(now))
         try:
             with Pending(self._runtime):
-                return await limits.enter(self._plan, self._task, remaining=remaining, patience=patience)
+                return await limits.enter(self._plan.options, self._task, remaining=remaining, patience=patience)
         except CallRejected as refusal:
             return refusal.with_traceback(None)
 

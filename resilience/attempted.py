@@ -117,8 +117,8 @@ class Attempted:
         """Return the permit of an attempt that succeeded, and settle what its *result* says, if there is one."""
         runtime = self.runtime
         now = runtime.clock()
-        if self.plan.usage is not None and result is not UNSET:
-            self._settle_usage(self.plan.usage, result)
+        if self.plan.options.usage is not None and result is not UNSET:
+            self._settle_usage(self.plan.options.usage, result)
         self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
         if self.attempt > 1:
             self._tell.recovered(self.attempt, now - self.began)
@@ -275,7 +275,7 @@ class Attempted:
             attempt=self.attempt,
             idempotent=plan.idempotent,
             previous=self._delay,
-            can_refresh=plan.refresh is not None,
+            can_refresh=plan.options.refresh is not None,
         )
         if decision.reason is not None:
             return decision.reason
@@ -285,7 +285,7 @@ class Attempted:
         refusal = runtime.peek(now + delay)
         if refusal is not None and refusal.reason is not Reason.HALF_OPEN_SATURATED and not self._way.borrows:
             return refusal.reason
-        patience = delay + runtime.settings.gate.max_wait if plan.may_wait else 0.0
+        patience = delay + runtime.settings.gate.max_wait if plan.options.may_wait else 0.0
         if runtime.common.gate_left(now) > patience:
             return Reason.PROVIDER_GATED
         if runtime.pending_full:

@@ -52,8 +52,8 @@ class Call(Attempted):
                 try:
                     with attempt:
                         result = await self.reached(func, attempt)(*args, **kwargs)
-                    if self.plan.accept is not None:
-                        judge(result, self.plan.accept, self.runtime.name, self.plan.operation)
+                    if self.plan.options.accept is not None:
+                        judge(result, self.plan.options.accept, self.runtime.name, self.plan.operation)
                 except BaseException as error:
                     if not self.failed(error, attempt.began, attempt.limit, expired=attempt.expired):
                         self.raise_as_asked(error, func)
@@ -82,9 +82,9 @@ class Call(Attempted):
     def told(self, attempt: Guard) -> CallContext:
         """Return what the code inside *attempt* can read of the call."""
         if self.key is None:
-            self.key = make_key(self.plan.idempotency_key)
+            self.key = make_key(self.plan.options.idempotency_key)
         left = RemainingTime(attempt.began + attempt.limit, self.runtime.clock)
-        known = self.plan.propagate and attempt.limit < math.inf
+        known = self.plan.options.propagate and attempt.limit < math.inf
         return CallContext(key=self.key, deadline=left if known else None)
 
     async def resume(
@@ -158,7 +158,7 @@ class Call(Attempted):
 
     async def pause(self) -> None:
         """Sleep until the next attempt, and renew credentials if they were refused."""
-        refresh = self.plan.refresh
+        refresh = self.plan.options.refresh
         try:
             with Pending(self.runtime):
                 if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":

@@ -23,10 +23,10 @@ async def coalesced(runtime: ProviderRuntime, plan: Plan, run: Callable[[], Awai
     if coalescer is None:
         coalescer = runtime.coalescer = Coalescer(runtime.name, wall_clock=runtime.wall_clock, bus=runtime.bus)
     patience = plan.total
-    if plan.deadline is not None:
-        patience = min(patience, plan.deadline.remaining())
+    if plan.options.deadline is not None:
+        patience = min(patience, plan.options.deadline.remaining())
     return await coalescer.share(
-        (plan.operation, plan.coalesce),  # the same text may mean something else in another operation
+        (plan.operation, plan.options.coalesce),  # the same text may mean something else in another operation
         run,
         patience=patience,
         operation=plan.operation,

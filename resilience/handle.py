@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NoReturn, Self, TypeAlias
+from collections.abc import Callable
+from typing import NoReturn, Self, Unpack
 
-from resilience._core.words import UNSET, Priority, Unset, Usage
 from resilience.classify import Rule
 from resilience.events import Event, Listener
 from resilience.lane import NO_LANE, Lane
-from resilience.options import Options, View
-from resilience.plan import Accept, Plan
+from resilience.options import ViewOptions, changed
+from resilience.plan import Options, Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
-from resilience.policies.deadline import Deadline
 from resilience.report import Explanation, ProviderSnapshot, explain, take_snapshot
 from resilience.runtime import ProviderRuntime
-from resilience.settings import ProviderSettings, RetrySettings
-
-PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
+from resilience.settings import ProviderSettings
 
 
 class Handle:
@@ -27,40 +23,22 @@ class Handle:
 
     _lane: Lane
     _runtime: ProviderRuntime
-    _view: View | None
+    _view: Plan | None  # what a view asks for, worked out; None: as the settings have it
 
     @classmethod
-    def _made(cls, runtime: ProviderRuntime, view: View | None) -> Self:
+    def _made(cls, runtime: ProviderRuntime, view: Plan | None) -> Self:
         handle = object.__new__(cls)
         handle._runtime = runtime
         handle._lane = NO_LANE
         handle._view = view
         return handle
 
-    def with_options(
-        self,
-        *,
-        timeout: float | Unset | None = UNSET,
-        attempt_timeout: float | Unset | None = UNSET,
-        deadline: Deadline | Unset | None = UNSET,
-        operation: str | Unset = UNSET,
-        idempotent: bool | Unset | None = UNSET,
-        retry: RetrySettings | bool | Unset = UNSET,
-        refresh: Callable[[], Awaitable[object]] | Unset | None = UNSET,
-        priority: Priority | PriorityName | Unset = UNSET,
-        reserve: Usage | Unset = UNSET,
-        usage: Callable[[Any], Usage] | Unset | None = UNSET,
-        accept: Accept | Unset | None = UNSET,
-        coalesce: str | Unset | None = UNSET,
-        idempotency_key: str | bool | Unset = UNSET,
-        propagate: bool | Unset = UNSET,
-        commit: Callable[[Any], object] | Unset | None = UNSET,
-        complete: Callable[[Any], object] | Unset | None = UNSET,
-    ) -> Self:
+    def with_options(self, **given: Unpack[ViewOptions]) -> Self:
         """
         Return a view of this provider: the same state, other options. What is not given stays as it is.
 
         Args:
+            **given: By name, any of these.
             timeout: The whole call, retries and waits included, in seconds. None: no limit.
             attempt_timeout: One attempt, in seconds. None: no limit.
             deadline: A `Deadline` that no attempt, wait or retry may pass. None: none.
@@ -84,27 +62,13 @@ class Handle:
 
         Raises:
             ConfigurationError: A value makes no sense.
+            TypeError: There is no such option.
         """
-        options = (self._view.options if self._view is not None else Options()).changed(
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            deadline=deadline,
-            operation=operation,
-            idempotent=idempotent,
-            retry=retry,
-            refresh=refresh,
-            priority=priority,
-            reserve=reserve,
-            usage=usage,
-            accept=accept,
-            coalesce=coalesce,
-            idempotency_key=idempotency_key,
-            propagate=propagate,
-            commit=commit,
-            complete=complete,
-        )
+        return self._viewed(changed(self._plan().options, given))
+
+    def _viewed(self, options: Options) -> Self:
         runtime = self._current()
-        return self._made(runtime, View(options, options.plan(runtime)))
+        return self._made(runtime, runtime.plan_for(options))
 
     @property
     def name(self) -> str:
@@ -163,7 +127,7 @@ class Handle:
         raise TypeError("a provider's handle lives in its process: send its name, and make a handle where it arrives")
 
     def _plan(self) -> Plan:
-        return self._runtime.plan if self._view is None else self._view.plan
+        return self._runtime.plan if self._view is None else self._view
 
     def _current(self) -> ProviderRuntime:
         """Return the runtime, or its successor if the registry has forgotten it meanwhile."""
@@ -171,5 +135,5 @@ class Handle:
             self._runtime = runtime = successor()
             self._lane = NO_LANE
             if self._view is not None:
-                self._view = View(self._view.options, self._view.options.plan(runtime))
+                self._view = runtime.plan_for(self._view.options)
         return self._runtime

@@ -141,8 +141,8 @@ class _Contest(Generic[T]):
         try:
             with attempt:
                 result = await call.reached(self._func, attempt)(*self._args, **self._kwargs)
-            if call.plan.accept is not None:
-                judge(result, call.plan.accept, call.runtime.name, call.plan.operation)
+            if call.plan.options.accept is not None:
+                judge(result, call.plan.options.accept, call.runtime.name, call.plan.operation)
         except BaseException as error:
             follows = call.failed(error, attempt.began, attempt.limit, expired=attempt.expired)
             if self._tells(error, call):

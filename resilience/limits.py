@@ -31,7 +31,7 @@ from resilience.failure import Failure
 from resilience.fast_limits import Admit, admission
 from resilience.guard import is_asyncios
 from resilience.lanes import Lanes
-from resilience.plan import Plan
+from resilience.plan import Options
 from resilience.policies._bulkhead import DROPS
 from resilience.policies.bulkhead import Bulkhead, BulkheadRefusal, Place
 from resilience.policies.cost import CostLimit, CostRefusal, Spending
@@ -175,31 +175,31 @@ class Limits:
 
     # -- taking a turn ---------------------------------------------------------------------------------------------
 
-    def try_enter(self, plan: Plan, task: object) -> Turn | CallRejected | None:
+    def try_enter(self, options: Options, task: object) -> Turn | CallRejected | None:
         """Take a turn at once, or say why there will be none; None if `enter` has to find out."""
-        if self.throttle is not None and (held_back := self.throttle.try_admit(plan.priority)) is not None:
+        if self.throttle is not None and (held_back := self.throttle.try_admit(options.priority)) is not None:
             return self.throttle.refused(held_back)
         money: Spending | None = None
         quota: Reservation | RateRefusal | None = None
         if self.cost is not None:
-            reserved = self.cost.try_reserve(plan.reserve.cost)
+            reserved = self.cost.try_reserve(options.reserve.cost)
             if isinstance(reserved, CostRefusal):
                 return self.cost.refused(reserved)
             money = reserved
         if self.rate is not None:
-            quota = self.rate.try_acquire(tokens=plan.reserve.tokens)
-        place = self._try_place(plan, task) if not isinstance(quota, RateRefusal) else None
+            quota = self.rate.try_acquire(tokens=options.reserve.tokens)
+        place = self._try_place(options, task) if not isinstance(quota, RateRefusal) else None
         if isinstance(quota, RateRefusal) or isinstance(place, BulkheadRefusal):
             Turn(money, quota if isinstance(quota, Reservation) else None).refund()
             return None
         return self._turn(money, quota, place, task)
 
-    async def enter(self, plan: Plan, task: object, *, remaining: float, patience: float) -> Turn:
+    async def enter(self, options: Options, task: object, *, remaining: float, patience: float) -> Turn:
         """
         Take a turn, and wait for it if need be.
 
         Args:
-            plan: What the call is entitled to.
+            options: What the call asks for.
             task: The task that makes it.
             remaining: A wait that is known to be longer than this is refused at once, in seconds.
             patience: A wait of unknown length ends after this, in seconds.
@@ -209,26 +209,26 @@ class Limits:
         """
         self._learn()  # what succeeded on the fast path may have raised the limit
         ends = self._clock() + patience
-        money = self.cost.reserve(plan.reserve.cost) if self.cost is not None else None
+        money = self.cost.reserve(options.reserve.cost) if self.cost is not None else None
         quota, place = None, None
         try:
             if self.rate is not None:
                 wait = min(remaining, self.rate.settings.max_wait)
-                quota = await self.rate.acquire(tokens=plan.reserve.tokens, max_wait=wait, priority=plan.priority)
+                quota = await self.rate.acquire(tokens=options.reserve.tokens, max_wait=wait, priority=options.priority)
             if self.bulkhead is not None and not self._has_place(task):
                 self._reclaim()
                 wait = min(ends - self._clock(), self.bulkhead.settings.max_wait)
-                place = await self.bulkhead.acquire(priority=plan.priority, max_wait=wait)
+                place = await self.bulkhead.acquire(priority=options.priority, max_wait=wait)
         except BaseException:
             Turn(money, quota).refund()
             raise
         return self._turn(money, quota, place, task)
 
-    def _try_place(self, plan: Plan, task: object) -> Place | BulkheadRefusal | None:
+    def _try_place(self, options: Options, task: object) -> Place | BulkheadRefusal | None:
         """Return a place, None where none is needed."""
         if self.bulkhead is None or self._has_place(task):
             return None
-        return self.bulkhead.try_acquire(priority=plan.priority)
+        return self.bulkhead.try_acquire(priority=options.priority)
 
     def _reclaim(self) -> None:
         """Take back the places of tasks whose event loop was closed before they had ended."""
@@ -254,15 +254,15 @@ class Limits:
                 del self._placed[task]
             place.leave()
 
-    def outlook(self, plan: Plan) -> BulkheadRefusal | CostRefusal | RateRefusal | None:
-        """Return why a call under *plan* would be refused at this moment; takes nothing."""
+    def outlook(self, options: Options) -> BulkheadRefusal | CostRefusal | RateRefusal | None:
+        """Return why a call under *options* would be refused at this moment; takes nothing."""
         refusal: CostRefusal | RateRefusal | None = None
         if self.cost is not None:
-            refusal = self.cost.outlook(plan.reserve.cost)
+            refusal = self.cost.outlook(options.reserve.cost)
         if refusal is None and self.rate is not None:
-            refusal = self.rate.outlook(tokens=plan.reserve.tokens)
+            refusal = self.rate.outlook(tokens=options.reserve.tokens)
         if refusal is None and self.bulkhead is not None:
-            return self.bulkhead.outlook(priority=plan.priority)
+            return self.bulkhead.outlook(priority=options.priority)
         return refusal
 
     def quick_turn(self, began: float) -> Turn:

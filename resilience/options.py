@@ -3,91 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, TypedDict
 
-from resilience._core.words import UNSET, Priority, Unset, Usage
+from resilience._core.words import Priority, Usage
 from resilience.context import check_key
 from resilience.errors import ConfigurationError
-from resilience.plan import NOTHING, Accept, Plan
+from resilience.plan import Accept, Options
 from resilience.policies.deadline import Deadline
-from resilience.runtime import ProviderRuntime
 from resilience.settings import RetrySettings
+from resilience.settings._types import likely
+
+PriorityName: TypeAlias = Literal["critical", "default", "sheddable"]
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of one view. `UNSET` is "as the settings have it"."""
+class ViewOptions(TypedDict, total=False):
+    """The keywords of `with_options`; what each one means stands there."""
 
-    timeout: float | Unset | None = UNSET
-    attempt_timeout: float | Unset | None = UNSET
-    deadline: Deadline | None = None
-    operation: str = ""
-    idempotent: bool | Unset | None = UNSET
-    retry: RetrySettings | bool = True
-    refresh: Callable[[], Awaitable[object]] | None = None
-    priority: Priority = Priority.DEFAULT
-    reserve: Usage = NOTHING
-    usage: Callable[[Any], Usage] | None = None
-    accept: Accept | None = None
-    coalesce: str | None = None
-    idempotency_key: str | bool = False
-    propagate: bool = False
-    commit: Callable[[Any], object] | None = None
-    complete: Callable[[Any], object] | None = None
-    may_wait: bool = True
-
-    def changed(self, **given: Any) -> Options:
-        """
-        Return these options with what was *given* in place.
-
-        Raises:
-            ConfigurationError: A value makes no sense.
-        """
-        written = {name: value for name, value in given.items() if value is not UNSET}
-        for name, value in written.items():
-            _CHECKS[name](name, value)
-        if "priority" in written:
-            written["priority"] = Priority(written["priority"])
-        return replace(self, **written)
-
-    def plan(self, runtime: ProviderRuntime) -> Plan:
-        """Return what a call under these options is entitled to."""
-        if self == Options(operation=self.operation):
-            return runtime.plan_for(self.operation)
-        retry = None
-        if self.retry is False:
-            retry = RetrySettings(enabled=False)
-        elif isinstance(self.retry, RetrySettings):
-            retry = self.retry
-        return runtime.make_plan(
-            operation=self.operation,
-            retry=retry,
-            attempt_timeout=self.attempt_timeout,
-            total=self.timeout,
-            idempotent=self.idempotent,
-            deadline=self.deadline,
-            refresh=self.refresh,
-            priority=self.priority,
-            reserve=self.reserve,
-            usage=self.usage,
-            accept=self.accept,
-            coalesce=self.coalesce,
-            idempotency_key=self.idempotency_key,
-            propagate=self.propagate,
-            commit=self.commit,
-            complete=self.complete,
-            may_wait=self.may_wait,
-        )
+    timeout: float | None
+    attempt_timeout: float | None
+    deadline: Deadline | None
+    operation: str
+    idempotent: bool | None
+    retry: RetrySettings | bool
+    refresh: Callable[[], Awaitable[object]] | None
+    priority: Priority | PriorityName
+    reserve: Usage
+    usage: Callable[[Any], Usage] | None
+    accept: Accept | None
+    coalesce: str | None
+    idempotency_key: str | bool
+    propagate: bool
+    commit: Callable[[Any], object] | None
+    complete: Callable[[Any], object] | None
 
 
-class View(NamedTuple):
-    """The options of a view, and what they mean for its runtime."""
+def changed(options: Options, given: Mapping[str, Any]) -> Options:
+    """
+    Return *options* with what was *given* in place.
 
-    options: Options
-    plan: Plan
+    Raises:
+        ConfigurationError: A value makes no sense.
+        TypeError: There is no such option.
+    """
+    for name, value in given.items():
+        if name not in _CHECKS:
+            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}{likely(name, _CHECKS)}")
+        _CHECKS[name](name, value)
+    priority = {"priority": Priority(given["priority"])} if "priority" in given else {}
+    return replace(options, **{**given, **priority})
 
 
 def _refuse(name: str, value: object, expected: str, slip: str = "") -> None:

@@ -209,7 +209,7 @@ class ResilientProvider(Handle):
             TypeError: *func* is no function.
         """
         plan = self._plan()
-        return Stream(self, func, args, kwargs, commit=plan.commit, complete=plan.complete)
+        return Stream(self, func, args, kwargs, commit=plan.options.commit, complete=plan.options.complete)
 
     def map(
         self,
@@ -327,7 +327,7 @@ class ResilientProvider(Handle):
         if not runtime.enabled:
             return await runtime.disturbed(func)(*args, **kwargs)  # type: ignore[no-any-return]
         plan = self._plan()
-        if plan.coalesce is not None and began is None:
+        if plan.options.coalesce is not None and began is None:
             lead = partial(self._look_closer, func, args, kwargs, began=runtime.clock())
             return await coalesced(runtime, plan, lead)
         call = Call(runtime, plan, runtime.clock() if began is None else began)

@@ -144,7 +144,7 @@ def explain(runtime: ProviderRuntime, plan: Plan) -> Explanation:
     if left > longest:
         text = f"refuses: the provider asked for a pause, {left:.1f} s are left (a call waits {longest:g} s at most)"
         return Explanation(admitted=False, reason=Reason.PROVIDER_GATED, retry_after=left, state=state, text=text)
-    if runtime.limits is not None and (full := runtime.limits.outlook(plan)) is not None:
+    if runtime.limits is not None and (full := runtime.limits.outlook(plan.options)) is not None:
         after = full.retry_after if isinstance(full, CostRefusal | RateRefusal) else None
         text = f"refuses: {full.reason}, {full}"
         return Explanation(admitted=False, reason=full.reason, retry_after=after, state=state, text=text)

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Unpack, final
+from typing import Any, final
 from weakref import WeakSet
 
 from resilience._core.states import CircuitState, Evidence, Permit, Refusal
@@ -29,7 +29,7 @@ from resilience.guard import _outer, forget_closed_loops
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
 from resilience.limits import Limits, limited
-from resilience.plan import Plan, PlanOptions
+from resilience.plan import USUAL, Options, Plan
 from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.coalesce import Coalescer
@@ -137,7 +137,7 @@ class ProviderRuntime:
         self.refused_because: Evidence | None = None
         self._plans: dict[str, Plan] = {}
         self._zero()
-        self.plan = self.plan_for("")
+        self.plan = self.plan_for(USUAL)
         self.breaker = CircuitBreaker(
             name,
             settings.breaker,
@@ -157,19 +157,16 @@ class ProviderRuntime:
     def _zero(self) -> None:
         self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = 0
 
-    def plan_for(self, operation: str) -> Plan:
-        """Return the plan of an operation as the settings have it."""
-        known = operation if operation in self.settings.operations else ""
-        plan = self._plans.get(operation)
+    def plan_for(self, options: Options) -> Plan:
+        """Return what a call under *options* is entitled to."""
+        operation = options.operation
+        usual = options == Options(operation=operation)
+        plan = self._plans.get(operation) if usual else None
         if plan is None:
-            plan = self.make_plan(operation=operation)
-            if known == operation:  # names that the settings do not know are not collected
+            plan = Plan(self.settings, self._retry_handler, options)
+            if usual and (not operation or operation in self.settings.operations):  # other names are not collected
                 self._plans[operation] = plan
         return plan
-
-    def make_plan(self, *, operation: str, **options: Unpack[PlanOptions]) -> Plan:
-        """Return a plan for an operation, with what a view changes."""
-        return Plan(self.settings, self._retry_handler, operation=operation, **options)
 
     def _retry_handler(self, settings: RetrySettings) -> RetryHandler:
         return RetryHandler(
@@ -379,7 +376,7 @@ class ProviderRuntime:
         self.waiting = set()
         self.held = {}
         self._zero()
-        self.plan = self.plan_for("")
+        self.plan = self.plan_for(USUAL)
         self.breaker.start_anew()
         self.refresh()
 

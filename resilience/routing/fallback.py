@@ -97,7 +97,7 @@ class FallbackChain(Generic[U_co]):
     def __init__(self: FallbackChain[Never], first: ResilientProvider) -> None:
         if not isinstance(first, ResilientProvider):
             raise TypeError(f"a chain begins with a ResilientProvider, not {first!r}")
-        self._deadline = first._plan().deadline
+        self._deadline = first._plan().options.deadline
         self._steps = (_Step(first, variant(first, may_wait=False), None, None),)
         self._first = first  # it has to be patient while there is nobody else
         self._resort = None
@@ -148,7 +148,7 @@ class FallbackChain(Generic[U_co]):
             provider = self._neighbour(provider)
         if not isinstance(provider, ResilientProvider):
             raise TypeError(f"fallback_to() takes a provider or its name first, not {provider!r}")
-        if self._deadline is not None and provider._plan().deadline is None:
+        if self._deadline is not None and provider._plan().options.deadline is None:
             provider = provider.with_options(deadline=self._deadline)
         step = _Step(provider, variant(provider, may_wait=False), func, rules_of(on))
         return self._with((*self._steps, step), None)

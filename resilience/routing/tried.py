@@ -24,7 +24,6 @@ from resilience.events import FellBack
 from resilience.failure import Category, Delivery, Failure, FailureKind
 from resilience.guard import here, outer_deadline
 from resilience.lane import SLACK
-from resilience.options import Options, View
 from resilience.outcome import Outcome
 from resilience.policies._breaker import matches
 from resilience.policies.deadline import Deadline
@@ -60,10 +59,7 @@ _PASSING = frozenset({Reason.PROVIDER_GATED, Reason.RATE_LIMITED, Reason.BULKHEA
 
 def variant(provider: ResilientProvider, **changes: Any) -> ResilientProvider:
     """Return a view of *provider* with options that users cannot ask for."""
-    view = provider._view
-    options = replace(view.options if view is not None else Options(), **changes)
-    runtime = provider._current()
-    return ResilientProvider._made(runtime, View(options, options.plan(runtime)))
+    return provider._viewed(replace(provider._plan().options, **changes))
 
 
 def rules_of(on: On) -> tuple[ErrorRule, ...] | None:

@@ -21,6 +21,7 @@ import math
 from asyncio import Task
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast, final
 
@@ -32,7 +33,6 @@ from resilience.failure import Failure
 from resilience.guard import here
 from resilience.hedging import hedged
 from resilience.hold import Hold
-from resilience.options import View
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
 from resilience.streaming.items import Items, Pace
@@ -55,8 +55,6 @@ Streamable: TypeAlias = (
 
 class Streamer(Protocol):
     """What a stream needs of its provider's handle."""
-
-    _view: View | None
 
     def _current(self) -> ProviderRuntime: ...
 
@@ -194,14 +192,14 @@ class Stream(Generic[T]):
     # -- before the commit -----------------------------------------------------------------------------------------
 
     def _find_limits(self) -> _Limits:
-        plan, view = self._plan, self._provider._view
+        plan = self._plan
         if not self._runtime.enabled:
             return _Limits(math.inf, math.inf, math.inf, math.inf, callers=False)
         stream = plan.stream
-        timeout = view.options.timeout if view is not None else None
+        timeout = plan.options.timeout
         own = math.inf if timeout is None or isinstance(timeout, Unset) else timeout
-        if plan.deadline is not None:
-            own = min(own, plan.deadline.remaining())
+        if plan.options.deadline is not None:
+            own = min(own, plan.options.deadline.remaining())
         total = _or_never(stream.total)
         return _Limits(
             connect=plan.limit if stream.connect is None else stream.connect,
@@ -292,7 +290,7 @@ def _terms(plan: Plan, limits: _Limits) -> Plan:
     terms.total = min(plan.total, limits.total)
     terms.limit = min(limits.connect + limits.first_item, terms.total)
     terms.own_limit = True
-    terms.accept = terms.usage = terms.coalesce = None
+    terms.options = replace(plan.options, accept=None, usage=None, coalesce=None)
     return terms
 
 

@@ -652,14 +652,14 @@ async def test_headers_without_a_window_of_ours_say_nothing() -> None:
     """Tokens, where only requests are limited."""
     limit = limit_of()
     limit.follow(openai(0, 60_000, "60s", "tokens"), sent=0)
-    taken(limit.try_acquire())
+    assert taken(limit.try_acquire())
 
 
 async def test_headers_need_not_be_followed() -> None:
     """Some users know better than their provider."""
     limit = limit_of(follow_headers=False)
     limit.follow(openai(0, 60, "60s"), sent=0)
-    taken(limit.try_acquire())
+    assert taken(limit.try_acquire())
 
 
 async def test_answers_that_agree_let_the_line_go_on() -> None:

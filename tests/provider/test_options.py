@@ -242,6 +242,14 @@ async def test_nonsense_is_refused(world, options: dict[str, Any], text: str) ->
     assert isinstance(caught.value, ValueError)
 
 
+async def test_an_option_that_is_none(world) -> None:
+    """A misspelt option is refused, with the one that was probably meant; so is one that only we may give."""
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'timout'; did you mean 'timeout'\?"):
+        world.provider().with_options(timout=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'may_wait'"):
+        world.provider().with_options(may_wait=False)
+
+
 async def test_the_functions_own_options_are_not_ours(world) -> None:
     """Options are given by name only, so a function handed to `with_options` by mistake is refused."""
     with pytest.raises(TypeError):
