@@ -36,6 +36,9 @@ class Call(Attempted):
 
     __slots__ = ()
 
+    attempt: int
+    key: str | None
+
     # -- the loop --------------------------------------------------------------------------------------------------
 
     async def run(

@@ -95,6 +95,7 @@ class ProviderRuntime:
     common: Common
     enabled: bool
     exhausted: int
+    lanes: Lanes
     held: dict[int, None]  # the attempts that are held open, by identity
     name: str
     plan: Plan

@@ -71,6 +71,8 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
     _what = "a bulkhead"
 
     bus: EventBus
+    limit: int
+    line: Line[Place]
 
     def __init__(
         self,

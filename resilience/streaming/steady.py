@@ -73,6 +73,8 @@ class SteadyItems(Items[T]):
         "_timer",
     )
 
+    gap: float
+
     def __init__(
         self,
         source: Source[T],

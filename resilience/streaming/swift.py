@@ -68,6 +68,8 @@ class SwiftItems(Items[T]):
         "_timer",
     )
 
+    gap: float
+
     _timer: TimerHandle
 
     __anext__: Callable[[], Awaitable[T]]  # pyright: ignore[reportIncompatibleMethodOverride]
