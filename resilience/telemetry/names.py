@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
 
+from resilience._core.histogram import BOUNDS
+
 SCOPE: Final = "resilience"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
@@ -206,10 +208,5 @@ METRICS: Final = (
 )  # fmt: skip
 """All of them, in the order in which the documentation tells them."""
 
-BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""
-The upper bounds of the duration histograms, in seconds.
-
-Those of the HTTP conventions up to 10 s, thinned out; above, where calls to language models live, the default limits
-of attempts (30 s) and calls (120 s) are borders, so that a quantile near a limit says so.
-"""
+BUCKETS: Final = BOUNDS
+"""The upper bounds of the duration histograms, in seconds: those in which the calls are counted anyway."""
