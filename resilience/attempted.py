@@ -35,12 +35,15 @@ from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
 from resilience.settings._types import is_mapping
 from resilience.telling import Teller
+from resilience.watching import AttemptWatch, End, Watch, observed
 
 _log = logging.getLogger("resilience.call")
 
 T = TypeVar("T")
 
 _NO_PERMIT = Permit(None)
+
+_ENDS = {Verdict.SUCCESS: End.SUCCESS, Verdict.FAILURE: End.FAILURE, Verdict.IGNORED: End.CANCELLED}
 
 _DEEPEST = 5  # links of a chain of errors
 
@@ -67,7 +70,9 @@ class Attempted:
         "_error",
         "_failure",
         "_first",
+        "_is_over",
         "_permit",
+        "_seen",
         "_task",
         "_tell",
         "_way",
@@ -78,6 +83,7 @@ class Attempted:
         "lane",
         "plan",
         "runtime",
+        "watch",
     )
 
     attempt: int
@@ -87,6 +93,7 @@ class Attempted:
     lane: Lane
     plan: Plan
     runtime: ProviderRuntime
+    watch: Watch | None
 
     def __init__(
         self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0, lane: Lane | None = None
@@ -108,8 +115,47 @@ class Attempted:
         self._tell = Teller(runtime, plan.operation)
         self.key = None  # made when it is first told
         self.follow = None  # decides in place of the retries what follows a failure
+        self.watch = None
+        self._seen: AttemptWatch | None = None
+        self._is_over = False
         if attempt:
             runtime.common.count_call()
+        elif observed.watcher is not None:
+            self.watch = runtime.watch(plan.operation)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def over(
+        self,
+        end: End,
+        now: float,
+        *,
+        failure: Failure | None = None,
+        reason: Reason | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell that the call has come to its end. Only the first time counts."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._tell.ended(end, now - self.began, failure)
+        if self.watch is not None:
+            self.watch.ended(end, attempts=self.attempt, failure=failure, reason=reason, error=error)
+
+    def abandoned(self) -> None:
+        """Tell that nobody waits for the call any more, if it is not over."""
+        if not self._is_over:
+            self._attempt_over(End.CANCELLED, 0.0)
+            self.over(End.CANCELLED, self.runtime.clock())
+
+    def _attempt_over(
+        self, end: End, seconds: float, *, failure: Failure | None = None, error: BaseException | None = None
+    ) -> None:
+        if observed.metered:
+            self.runtime.counting().attempt_took(self.plan.operation, end, seconds)
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            seen.ended(end, failure=failure, error=error)
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -120,8 +166,8 @@ class Attempted:
         if self.plan.options.usage is not None and result is not UNSET:
             self._settle_usage(self.plan.options.usage, result)
         self._release(Verdict.SUCCESS, now, None, slow=self._slow(began, now))
-        if self.attempt > 1:
-            self._tell.recovered(self.attempt, now - self.began)
+        self._attempt_over(End.SUCCESS, now - began)
+        self._succeeded(now)
 
     def failed(
         self, error: BaseException, began: float, limit: float, *, expired: bool, permit: Permit | None = None
@@ -147,6 +193,8 @@ class Attempted:
         now = runtime.clock()
         if not isinstance(error, Exception):  # nobody's failure: a cancellation, an exit, a closed coroutine
             self._release(Verdict.IGNORED, now, None, slow=self._slow(began, now))
+            self._attempt_over(End.CANCELLED, now - began)
+            self.over(End.CANCELLED, now)
             return False
         nested = self._was_retried_inside(error, began)
         failure = self._classified(error)
@@ -162,6 +210,7 @@ class Attempted:
             runtime.obey(failure, now)
         if runtime.limits is not None:
             runtime.limits.heed(error.result if isinstance(error, UnacceptableResult) else error, began)
+        self._attempt_over(End.FAILURE, now - began, failure=failure, error=error)
         self._tell.failed(failure, self.attempt, now - began)
         if self.follow is not None:
             reason = self.follow(failure, nested)
@@ -202,16 +251,28 @@ class Attempted:
         now = runtime.clock()
         if error is None or not isinstance(error, Exception):
             usual = Verdict.SUCCESS if error is None else Verdict.IGNORED
-            self._release(verdict or usual, now, None, slow=slow)
-            if error is None and self.attempt > 1:
-                self._tell.recovered(self.attempt, now - self.began)
+            verdict = verdict or usual
+            self._release(verdict, now, None, slow=slow)
+            self._attempt_over(_ENDS[verdict], now - self._began)
+            if verdict is Verdict.SUCCESS:
+                self._succeeded(now)
+            else:
+                self.over(_ENDS[verdict], now)
             return None
         failure = self._classified(error)
         self._release(verdict or runtime.breaker.verdict(error, failure), now, failure, slow=slow)
         runtime.obey(failure, now)
+        self._attempt_over(End.FAILURE, now - self._began, failure=failure, error=error)
         self._tell.failed(failure, self.attempt, now - self._began)
         self._give_up(error, failure, Reason.STREAM_COMMITTED)
         return failure
+
+    def _succeeded(self, now: float) -> None:
+        if self.attempt > 1:
+            self._tell.recovered(self.attempt, now - self.began)
+            self.over(End.SUCCESS_AFTER_RETRY, now)
+        else:
+            self.over(End.SUCCESS, now)
 
     def _settle_usage(self, usage: Callable[[Any], Usage], result: object) -> None:
         try:
@@ -322,6 +383,7 @@ class Attempted:
         leave(error, _MARK, (id(runtime), id(self._task), now) if outer else None)
         self._failure = failure
         self._tell.gave_up(failure, reason, error, now - self.began)
+        self.over(End.FAILURE, now, failure=failure, reason=reason, error=error)
 
     def raise_as_asked(self, error: BaseException, func: object = UNSET) -> None:
         """Raise what stands for *error* where it is not the error itself."""

@@ -35,6 +35,7 @@ class _Course:
         """End the iteration: the call is over."""
         self.finished = True
         if self.call is not None:
+            self.call.abandoned()
             self.call.forget()
 
 
@@ -77,6 +78,7 @@ class Attempts:
         call = self._course.call
         if call is not None:
             call.charge_back()
+            call.abandoned()
             call.forget()
 
 
@@ -106,6 +108,8 @@ class Attempt:
                 self._course.finish()
                 raise
             self._guard.__enter__()
+            if self._call._seen is not None:
+                self._call._seen.enter()
             if self._call.plan.tells:
                 self._entered = enter(self._call.told(self._guard))
         return self
@@ -119,6 +123,8 @@ class Attempt:
             return False
         if self._entered is not None:
             leave(self._entered)
+        if call._seen is not None:
+            call._seen.leave()
         raised = error
         try:
             try:

@@ -26,6 +26,7 @@ from resilience.guard import Guard, guard
 from resilience.lane import SLACK
 from resilience.results import dispose, judge
 from resilience.waiting import wait
+from resilience.watching import End, seen
 
 T = TypeVar("T")
 
@@ -71,6 +72,9 @@ class Call(Attempted):
                 if isinstance(self._error, UnacceptableResult):
                     await dispose(self._error.result)
                 await self.pause()
+        except BaseException:
+            self.abandoned()  # in a pause, or in a line
+            raise
         finally:
             self.forget()
 
@@ -80,6 +84,8 @@ class Call(Attempted):
             func = self.runtime.disturbed(func)
         if self.plan.tells:
             func = within(self.told(attempt), func)
+        if self._seen is not None:
+            func = seen(self._seen, func)
         return func
 
     def told(self, attempt: Guard) -> CallContext:
@@ -97,6 +103,7 @@ class Call(Attempted):
         try:
             await self.pause()
         except BaseException:
+            self.abandoned()
             self.forget()
             raise
         return await self.run(func, args, kwargs, hold=hold)
@@ -137,11 +144,14 @@ class Call(Attempted):
         if not self.attempt:
             self.runtime.common.count_call()
         self.attempt += 1
+        if self.watch is not None:
+            self._seen = self.watch.attempt(self.attempt)
         return self._guard()
 
     def _refused(self, rejection: CallRejected) -> BaseException:
         """Return what to raise when the next attempt is refused: the last error, if there was one."""
         if self._error is None or self._failure is None:
+            self.over(End.REJECTED, self.runtime.clock(), reason=rejection.reason, error=rejection)
             return self._tell.rejected(rejection)
         self.charge_back()
         return self._given_up(self._error, self._failure, rejection.reason)

@@ -155,10 +155,11 @@ class _Contest(Generic[T]):
         return result
 
     def _succeeded(self, call: Call, attempt: Guard, result: T) -> None:
-        wins = self._race.undecided
+        wins, first = self._race.undecided, self._calls[FIRST]
         if self._race.errors[FIRST] is None:
             call.attempt = 1  # nothing had failed, so nothing has recovered
-        if wins and call is not self._calls[FIRST]:
+        if wins and call is not first:
+            call._is_over, first._is_over = first._is_over, True  # it ends with its winner
             self._hedge.tell_won(call.runtime.clock() - call.began, call.plan.operation)
         if wins and self._hold:
             call._began = attempt.began
@@ -191,6 +192,7 @@ class _Contest(Generic[T]):
             return None
         second = Call(first.runtime, first.plan, first.began)
         second.attempt, second.key = first.attempt, first.key  # it is the same call, counted once
+        second.watch, second._is_over = first.watch, True
         second.follow = _decide_nothing
         attempt: Guard | None = None
         try:
@@ -234,6 +236,8 @@ class _Contest(Generic[T]):
     def _let_go(self) -> None:
         """Give back what a winner holds whose result nobody takes: the caller has gone."""
         winner = self._race.winner
+        for call in self._calls:
+            call.abandoned()
         if winner is not None and self._hold:
             self._calls[winner].succeeded(self._calls[winner]._began)
 

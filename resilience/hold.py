@@ -72,9 +72,12 @@ class Light:
         usual = verdict is Verdict.SUCCESS and not slow and lane.door is period and now < lane.turn_at
         if usual and get_ident() == lane.thread:
             lane.successes += 1
+            if lane.metered:
+                runtime.counting().swift(self._plan.operation, now - self._began)
             return None
         runtime.common.count_call()
         runtime.settle(Permit(period), verdict, now, slow=slow)
+        runtime.ended_swiftly(self._plan.operation, verdict, now - self._began)
         return None
 
 

@@ -108,6 +108,7 @@ class Lane:
     A lane is used by its loop's thread alone. Other threads only read it, and set *door*, *passage* and *turn_at*,
     copies of what the circuit says, kept here because the fast path reads them on every call. The passage is what a
     call that is under way compares itself with; the door is the same, or shut where *admit* has a word in who enters.
+    Where calls are *metered*, they tell how long they took.
 
     Args:
         watcher: Whom to tell of hanging and overdue attempts.
@@ -131,6 +132,7 @@ class Lane:
         "limit",
         "live",
         "loop",
+        "metered",
         "passage",
         "seen",
         "slow_after",
@@ -144,6 +146,7 @@ class Lane:
     clock: Callable[[], float]
     entries: int
     limit: float
+    metered: bool
     seen: int
     slow_after: float
     successes: int
@@ -170,6 +173,7 @@ class Lane:
         self.live: dict[Task[Any] | Entry, float] = {}
         self.entries = 0
         self.successes = 0
+        self.metered = False
         self.seen = 0
         self._idle = None if loop is not None and min(limit, slow_after) < math.inf else True
         self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it

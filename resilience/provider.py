@@ -128,6 +128,8 @@ class ResilientProvider(Handle):
             mark = live.pop(task)
             if mark is began and lane.passage is period and now < lane.turn_at and now - began < lane.slow_after:
                 lane.successes += 1
+                if lane.metered:
+                    self._runtime.counting().swift(self._plan().operation, now - began)
                 return result
             self._ended(lane, task, period, began, now, late=mark is not began)
             return result
@@ -389,5 +391,6 @@ class ResilientProvider(Handle):
         self._runtime.common.count_call()
         runtime = self._runtime
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
+        runtime.ended_swiftly(self._plan().operation, verdict, now - began)
         if runtime.limits is not None:
             runtime.limits.left(verdict)

@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any, final
 from weakref import WeakSet
 
-from resilience._core.states import CircuitState, Evidence, Permit, Refusal
+from resilience._core.states import CircuitState, Evidence, Period, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
 from resilience.common import Clock, Common, Tools
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
+from resilience.fast_limits import Admit
 from resilience.guard import _outer, forget_closed_loops
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
@@ -36,6 +37,8 @@ from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
+from resilience.tally import NO_TALLY, Tally
+from resilience.watching import End, Watch, Watcher, observed
 
 # Looking up a member of an enum costs as much as making the exception it goes into.
 CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
@@ -82,8 +85,10 @@ class ProviderRuntime:
         "retries",
         "rules",
         "settings",
+        "succeeded",
         "successor",
         "swept",
+        "tally",
         "timeouts",
         "waiting",
         "wall_clock",
@@ -104,11 +109,15 @@ class ProviderRuntime:
     rejected: int
     retries: int
     settings: ProviderSettings
+    succeeded: int
     swept: int
+    tally: Tally
     timeouts: int
     wall_clock: Clock
 
     limits: Limits | None
+
+    variant = ""
 
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 
@@ -156,7 +165,8 @@ class ProviderRuntime:
         _runtimes.add(self)
 
     def _zero(self) -> None:
-        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = 0
+        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = self.succeeded = 0
+        self.tally = NO_TALLY
 
     def plan_for(self, options: Options) -> Plan:
         """Return what a call under *options* is entitled to."""
@@ -203,27 +213,52 @@ class ProviderRuntime:
         succeeded = self.lanes.take_successes()
         self.breaker.circuit.successes += succeeded
         self.common.calls += succeeded
+        self.succeeded += succeeded
+
+    def counting(self) -> Tally:
+        """Return the tally to write into."""
+        if self.tally is NO_TALLY:
+            with self.common.lock:
+                if self.tally is NO_TALLY:
+                    self.tally = Tally()
+        return self.tally
 
     def refresh(self) -> None:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
         usual = self.enabled and self.successor is None and not self.common.gate_was_closed and not self.chaos
         passage = circuit.door if usual else None
-        limits, quick = self.limits, True
+        limits, watcher = self.limits, self._watcher
+        admit = limits.admit if limits is not None else None
         if limits is not None:
-            quick = False
             passage = passage if len(self.lanes) == 1 and limits.quick else None
+        if watcher is not None:
+            passage = None if self.settings.telemetry.spans == "always" else passage
+            admit = partial(_unless, watcher.recording, admit or _passes)
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
         self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
         for lane in self.lanes.values():
-            lane.door = passage if quick else None
+            lane.door = passage if admit is None else None
             lane.passage = passage
-            if limits is not None:
-                lane.admit = limits.admit
+            if admit is not None:
+                lane.admit = admit
             lane.turn_at = turn_at
+            lane.metered = observed.metered
+
+    @property
+    def _watcher(self) -> Watcher | None:
+        """Who follows calls of this provider, if anybody does."""
+        return observed.watcher if self.settings.telemetry.spans != "off" else None
+
+    def watch(self, operation: str) -> Watch | None:
+        """A call begins: return what follows it, if anything does."""
+        watcher = self._watcher
+        if watcher is None or not (self.settings.telemetry.spans == "always" or watcher.recording()):
+            return None
+        return watcher.call(self.name, operation, variant=self.variant)
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
         """Put *chaos* around every attempt from now on, in place of what was there."""
@@ -311,6 +346,22 @@ class ProviderRuntime:
             self.probing.discard(task)
         self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
 
+    def ended_swiftly(self, operation: str, verdict: Verdict, seconds: float) -> None:
+        """A call is over that was one attempt, all of it, and that no lane has counted."""
+        if verdict is Verdict.SUCCESS:
+            self.succeeded += 1
+            if observed.metered:
+                self.counting().swift(operation, seconds)
+            return
+        tally, end = self.counting(), End.CANCELLED if verdict is Verdict.IGNORED else End.FAILURE
+        if verdict is Verdict.IGNORED:
+            tally.cancelled += 1
+        else:
+            tally.failed(None)
+        if observed.metered:
+            tally.call_took(operation, end, seconds)
+            tally.attempt_took(operation, end, seconds)
+
     def renew(self, permit: Permit) -> None:
         """Give a probe that shows signs of life as long again."""
         with self.common.lock:
@@ -380,6 +431,34 @@ class ProviderRuntime:
         self.plan = self.plan_for(USUAL)
         self.breaker.start_anew()
         self.refresh()
+
+
+def meter_calls(on: bool) -> None:
+    """Count how long calls and attempts take, of every provider of this process, from now on or no longer."""
+    observed.metered = on
+    _tell_lanes()
+
+
+def watch_calls(watcher: Watcher | None) -> None:
+    """Let *watcher* follow the calls of every provider of this process, in place of whoever did; None: nobody."""
+    observed.watcher = watcher
+    _tell_lanes()
+
+
+def _tell_lanes() -> None:
+    for runtime in list(_runtimes):
+        with runtime.common.lock:
+            runtime.refresh()
+
+
+def _passes(lane: Lane, _now: float) -> Period | None:
+    """Admit everybody, as the open door does."""
+    return lane.passage
+
+
+def _unless(recording: Callable[[], bool], admit: Admit, lane: Lane, now: float) -> Period | None:
+    """Let calls that are being recorded look closer, and leave the others to *admit*."""
+    return None if recording() else admit(lane, now)
 
 
 def _start_anew_after_fork() -> None:

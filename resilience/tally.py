@@ -67,10 +67,13 @@ class Tally:
         self._calls: Durations = {}
         self._attempts: Durations = {}
 
-    def failed(self, failure: Failure) -> None:
-        """Count a call that failed."""
-        _count(self.failures, (failure.kind.value, failure.category.value))
-        self.last = Last(failure.kind.value, failure.operation, failure.time)
+    def failed(self, failure: Failure | None) -> None:
+        """Count a call that failed; None: nobody said how."""
+        if failure is None:
+            _count(self.failures, ("", ""))
+        else:
+            _count(self.failures, (failure.kind.value, failure.category.value))
+            self.last = Last(failure.kind.value, failure.operation, failure.time)
 
     def rejected(self, reason: str, operation: str, time: float) -> None:
         """Count a call that was refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, final
+from typing import Final, TypedDict, final
 
 from resilience._core.words import Reason
 from resilience.errors import CallRejected
@@ -16,6 +16,11 @@ from resilience.events import (
 )
 from resilience.failure import Failure
 from resilience.runtime import ProviderRuntime
+from resilience.watching import End, observed
+
+
+RETRIED: Final = "retried"
+"""What followed a failed attempt, where it was another one. Otherwise it is the `Reason` why not."""
 
 
 class _Where(TypedDict):
@@ -43,9 +48,22 @@ class Teller:
             "time": self._runtime.wall_clock(),
         }
 
+    def ended(self, end: End, seconds: float, failure: Failure | None) -> None:
+        """A call is over that no lane has counted."""
+        runtime = self._runtime
+        if end is End.SUCCESS or end is End.SUCCESS_AFTER_RETRY:
+            runtime.succeeded += 1
+        elif end is End.FAILURE:
+            runtime.counting().failed(failure)
+        elif end is End.CANCELLED:
+            runtime.counting().cancelled += 1
+        if observed.metered and end is not End.REJECTED:
+            runtime.counting().call_took(self._operation, end, seconds)
+
     def rejected(self, rejection: CallRejected) -> CallRejected:
         """A call was refused before it left."""
         self._runtime.rejected += 1
+        self._runtime.counting().rejected(rejection.reason.value, self._operation, self._runtime.wall_clock())
         if self._runtime.bus.hears_rejections:
             self._runtime.bus.emit(
                 CallWasRejected(**self._where(), reason=rejection.reason, retry_after=rejection.retry_after)
@@ -73,6 +91,9 @@ class Teller:
     def scheduled(self, failure: Failure, attempt: int, max_attempts: int, delay: float) -> None:
         """Attempt number *attempt* follows in *delay* seconds."""
         self._runtime.retries += 1
+        tally = self._runtime.counting()
+        tally.followed(failure.kind.value, RETRIED)
+        tally.delays.record(delay)
         self._runtime.bus.emit(
             RetryScheduled(**self._where(), failure=failure, attempt=attempt, max_attempts=max_attempts, delay=delay)
         )
@@ -80,6 +101,7 @@ class Teller:
     def gave_up(self, failure: Failure, reason: Reason, error: BaseException, duration: float) -> None:
         """A call gave up, and *error* goes to the caller."""
         self._runtime.exhausted += failure.retryable
+        self._runtime.counting().followed(failure.kind.value, reason.value)
         self._runtime.bus.emit(
             CallFailed(
                 **self._where(),

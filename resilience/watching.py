@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Final, Protocol, TypeVar, final
 
 from resilience._core.words import Reason
 from resilience.failure import Failure
@@ -82,6 +82,30 @@ class Watcher(Protocol):
     def call(self, provider: str, operation: str, *, variant: str) -> Watch | None:
         """A call begins, in the current context. None: it is not followed."""
         ...
+
+
+@final
+class Observed:
+    """
+    What this process wants to know of its calls beyond the numbers that are always there.
+
+    Attributes:
+        metered: Whether durations are counted.
+        watcher: Who follows calls; None: nobody.
+    """
+
+    __slots__ = ("metered", "watcher")
+
+    metered: bool
+    watcher: Watcher | None
+
+    def __init__(self) -> None:
+        self.metered = False
+        self.watcher = None
+
+
+observed: Final = Observed()
+"""Read by every call that looks closer. It is set by those who also tell the lanes (see `resilience.runtime`)."""
 
 
 def seen(attempt: AttemptWatch, func: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
