@@ -12,8 +12,6 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
@@ -26,7 +24,7 @@ from resilience.common import Clock, Common, Tools
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.fast_limits import Admit
-from resilience.guard import _outer, forget_closed_loops
+from resilience.guard import forget_closed_loops
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
 from resilience.limits import Limits, limited
@@ -43,7 +41,8 @@ from resilience.watching import End, Watch, Watcher, observed
 # Looking up a member of an enum costs as much as making the exception it goes into.
 CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
 
-_runtimes: WeakSet[ProviderRuntime] = WeakSet()
+runtimes: WeakSet[ProviderRuntime] = WeakSet()
+"""Those of every registry of this process."""
 
 
 @final
@@ -162,7 +161,7 @@ class ProviderRuntime:
         )
         self.breaker.lock = common.lock
         common.members.append(self)
-        _runtimes.add(self)
+        runtimes.add(self)
 
     def _zero(self) -> None:
         self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = self.succeeded = 0
@@ -237,7 +236,7 @@ class ProviderRuntime:
             admit = partial(_unless, watcher.recording, admit or _passes)
         turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
-        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.shadow and not self.bus.hears_rejections
+        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
         self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
         for lane in self.lanes.values():
@@ -299,9 +298,9 @@ class ProviderRuntime:
     # -- admission -------------------------------------------------------------------------------------------------
 
     def peek(self, now: float) -> Refusal | None:
-        """Return why the breaker would refuse a call at *now*; takes nothing. None in shadow mode."""
+        """Return why the breaker would refuse a call at *now*; takes nothing. None unless all refusals hold."""
         with self.common.lock:
-            return None if self.breaker.circuit.rules.shadow else self.breaker.circuit.refusal(now)
+            return None if self.breaker.circuit.rules.lenient else self.breaker.circuit.refusal(now)
 
     def acquire(self, task: object, now: float) -> Permit | Refusal:
         """
@@ -433,24 +432,6 @@ class ProviderRuntime:
         self.refresh()
 
 
-def meter_calls(on: bool) -> None:
-    """Count how long calls and attempts take, of every provider of this process, from now on or no longer."""
-    observed.metered = on
-    _tell_lanes()
-
-
-def watch_calls(watcher: Watcher | None) -> None:
-    """Let *watcher* follow the calls of every provider of this process, in place of whoever did; None: nobody."""
-    observed.watcher = watcher
-    _tell_lanes()
-
-
-def _tell_lanes() -> None:
-    for runtime in list(_runtimes):
-        with runtime.common.lock:
-            runtime.refresh()
-
-
 def _passes(lane: Lane, _now: float) -> Period | None:
     """Admit everybody, as the open door does."""
     return lane.passage
@@ -459,17 +440,3 @@ def _passes(lane: Lane, _now: float) -> Period | None:
 def _unless(recording: Callable[[], bool], admit: Admit, lane: Lane, now: float) -> Period | None:
     """Let calls that are being recorded look closer, and leave the others to *admit*."""
     return None if recording() else admit(lane, now)
-
-
-def _start_anew_after_fork() -> None:
-    _outer.clear()
-    commons = {id(runtime.common): runtime.common for runtime in _runtimes}
-    for common in commons.values():
-        common.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        common.start_anew()
-    for runtime in _runtimes:
-        runtime.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

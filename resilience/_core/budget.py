@@ -31,13 +31,13 @@ _SLACK = 1e-6
 class Charge:
     """One retry that was paid for. `RetryBudget.refund` gives it back, once."""
 
-    __slots__ = ("_from_floor", "_owner", "_when", "live")
+    __slots__ = ("_owner", "_when", "_window", "live")
 
     live: bool
 
-    def __init__(self, owner: RetryBudget, *, from_floor: bool, when: float) -> None:
+    def __init__(self, owner: RetryBudget, window: TimeWindow | None, when: float) -> None:
         self._owner = owner
-        self._from_floor = from_floor
+        self._window = window  # as it was then; None: the floor paid
         self._when = when  # the bucket of the window, or the spell of the floor
         self.live = True
 
@@ -60,7 +60,7 @@ class RetryBudget:
         ValueError: A number is negative or not finite, or the window is empty.
     """
 
-    __slots__ = ("_burst", "_interval", "_ratio", "_spell", "_tat", "_window", "_withdrawn")
+    __slots__ = ("_burst", "_interval", "_ratio", "_span", "_spell", "_tat", "_window", "_withdrawn")
 
     def __init__(
         self,
@@ -69,17 +69,49 @@ class RetryBudget:
         floor_per_second: float = 1.0,
         floor_burst: int = 10,
     ) -> None:
+        self._window = TimeWindow(window, counters=2)
+        self._span = window
+        self._withdrawn = 0
+        self._set(ratio, floor_per_second, floor_burst)
+        self._tat = -inf  # GCRA's "theoretical arrival time": the floor is full from then on
+        self._spell = 0  # counts the times the floor was full and then touched
+
+    def _set(self, ratio: float, floor_per_second: float, floor_burst: int) -> None:
         given = (("ratio", ratio), ("floor_per_second", floor_per_second), ("floor_burst", floor_burst))
         for name, value in given:
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"retry budget {name} {value!r}: expected a finite number, 0 or more")
         self._ratio = ratio
-        self._window = TimeWindow(window, counters=2)
-        self._withdrawn = 0
         self._burst = floor_burst if floor_per_second else 0
         self._interval = 1 / floor_per_second if floor_per_second else 0.0
-        self._tat = -inf  # GCRA's "theoretical arrival time": the floor is full from then on
-        self._spell = 0  # counts the times the floor was full and then touched
+
+    def adopt(
+        self,
+        now: float,
+        originals: int,
+        *,
+        ratio: float,
+        window: float,
+        floor_per_second: float,
+        floor_burst: int,
+    ) -> None:
+        """
+        Pay by other figures from now on. What was spent stays spent, and may be refunded as before.
+
+        The arguments are those of the constructor, the moment, and the running number of original calls. Afterwards
+        the caller has another `turn_at` to heed.
+
+        Raises:
+            ValueError: A number is negative or not finite, or the window is empty.
+        """
+        interval = self._interval
+        self._set(ratio, floor_per_second, floor_burst)
+        if window != self._span:
+            self._window = self._window.resized(window, now, (originals, self._withdrawn))
+            self._span = window
+        if interval and self._interval != interval and self._tat > now:
+            # So many retries as are missing from the floor stay missing, at its new pace. Without a floor none are.
+            self._tat = now + (self._tat - now) / interval * self._interval
 
     @property
     def turn_at(self) -> float:
@@ -104,14 +136,14 @@ class RetryBudget:
         self.turn(now, originals)
         if self._balance(now, originals) >= 1 - _SLACK:
             self._withdrawn += 1
-            return Charge(self, from_floor=False, when=self._window.epoch)
+            return Charge(self, self._window, self._window.epoch)
         if self._saved(now) < 1 - _SLACK:
             return None
         if self._tat <= now:
             self._tat = now
             self._spell += 1
         self._tat += self._interval
-        return Charge(self, from_floor=True, when=self._spell)
+        return Charge(self, None, self._spell)
 
     def refund(self, charge: Charge, now: float) -> None:
         """
@@ -123,8 +155,8 @@ class RetryBudget:
         if not charge.live or charge._owner is not self:
             return
         charge.live = False
-        if not charge._from_floor:
-            self._withdrawn -= self._window.take_back(now, 1, charge._when)
+        if charge._window is not None:
+            self._withdrawn -= charge._window.take_back(now, 1, charge._when)
         elif charge._when == self._spell:
             # Since the floor was last full every charge still shows in tat. One from before does not: had it never
             # been made, the floor could not have been fuller than full.

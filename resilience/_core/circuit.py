@@ -34,8 +34,9 @@ import math
 import random
 from typing import final
 
+from resilience._core.recent import Recent, Totals
 from resilience._core.states import Change, CircuitRules, CircuitState, Evidence, Period, Permit, Refusal
-from resilience._core.window import CountWindow, Row, TimeWindow
+from resilience._core.window import Row
 from resilience._core.words import Reason, Verdict
 
 
@@ -53,9 +54,8 @@ class Circuit:
         "_closed_at",
         "_leases",
         "_probe_successes",
+        "_recent",
         "_row",
-        "_time_window",
-        "_window",
         "changes",
         "evidence",
         "failures",
@@ -68,7 +68,6 @@ class Circuit:
         "stale",
         "successes",
         "trips",
-        "turn_at",
         "until",
     )
 
@@ -82,7 +81,6 @@ class Circuit:
     stale: int
     successes: int
     trips: int
-    turn_at: float
     until: float
 
     def __init__(self, rules: CircuitRules, now: float, *, state: CircuitState = CircuitState.CLOSED) -> None:
@@ -95,7 +93,6 @@ class Circuit:
         self.stale = 0
         self.trips = 0
         self.until = -math.inf
-        self.turn_at = math.inf
         self.evidence = Evidence("by_settings" if state is CircuitState.FORCED_OPEN else "")
         self.changes: list[Change] = []
         self.lost = 0
@@ -105,22 +102,7 @@ class Circuit:
         self._leases: dict[Permit, float] = {}
         self._probe_successes = 0
         self._row = Row()
-        self._window: CountWindow | None = None
-        self._time_window: TimeWindow | None = None
-        self._build_window(now)
-
-    def _build_window(self, now: float) -> None:
-        rules = self.rules
-        self._window = self._time_window = None
-        self.turn_at = math.inf
-        if rules.failure_rate is None and rules.slow_rate is None:
-            return
-        if rules.window_calls is not None:
-            self._window = CountWindow(rules.window_calls)
-            self.turn_at = -math.inf  # each success has to be seen in its order
-        else:
-            self._time_window = TimeWindow(rules.window, counters=4)
-            self.turn(now)
+        self._recent = Recent(rules, now, self._totals())
 
     @property
     def state(self) -> CircuitState:
@@ -134,6 +116,11 @@ class Circuit:
         return period if period.state is CircuitState.CLOSED or period.state is CircuitState.DISABLED else None
 
     @property
+    def turn_at(self) -> float:
+        """When `turn` is due before anything is counted."""
+        return self._recent.turn_at
+
+    @property
     def probes(self) -> int:
         """How many probes hold a slot."""
         return len(self._leases)
@@ -145,12 +132,7 @@ class Circuit:
 
     def counts(self, now: float) -> tuple[int, int, int]:
         """Return calls, failed and slow calls in the window at *now*; zeros when no rule needs a window."""
-        if self._window is not None:
-            return self._window.calls, self._window.failed, self._window.slow
-        if self._time_window is None:
-            return 0, 0, 0
-        successes, failures, slow, abandoned = self._time_window.counts(now, self._totals())
-        return successes + failures + abandoned, failures, slow
+        return self._recent.counts(now, self._totals())
 
     def refusal(self, now: float) -> Refusal | None:
         """Return why a call would be refused at *now*, taking nothing; None if it would be admitted."""
@@ -180,10 +162,12 @@ class Circuit:
             if self.period.state is CircuitState.HALF_OPEN:
                 self._leases[permit] = now + self.rules.probe_lease
             return permit
-        if self.rules.shadow:
-            self.spared = refusal.reason
-            return Permit(None)  # it would not have left, so its result is nobody's evidence
-        return refusal
+        return self.spare(refusal) if self.rules.shadow else refusal
+
+    def spare(self, refusal: Refusal) -> Permit:
+        """Admit an attempt in spite of a *refusal*."""
+        self.spared = refusal.reason
+        return Permit(None)  # it should not have left, so its result is nobody's evidence
 
     def renew(self, permit: Permit, now: float) -> None:
         """Give a probe that shows signs of life a fresh lease."""
@@ -235,9 +219,7 @@ class Circuit:
 
     def turn(self, now: float) -> None:
         """Close the window's buckets that have ended. Due before anything is counted from `turn_at` on."""
-        if self._time_window is not None:
-            self._time_window.turn(now, self._totals())
-            self.turn_at = self._time_window.turn_at
+        self._recent.turn(now, self._totals())
 
     def force_open(self) -> None:
         """Refuse every call until `close` is called."""
@@ -256,7 +238,7 @@ class Circuit:
         self.successes = self.failures = self.slow = self.ignored = self.stale = self.trips = self._abandoned = 0
         self.evidence = Evidence("")
         self._row.restart()
-        self._build_window(now)
+        self._recent = Recent(self.rules, now, self._totals())
         self._closed_at = now
         self._enter(state, Evidence("by_hand"))
 
@@ -280,7 +262,22 @@ class Circuit:
             self.until = now + left
         self._enter(state, Evidence("restored"), retry_after=left)
 
-    def _totals(self) -> tuple[int, int, int, int]:
+    def adopt(self, rules: CircuitRules, now: float) -> None:
+        """
+        Work by other *rules* from now on.
+
+        What was decided under the former ones stays: the state, when it ends, leases, trips and the evidence. The
+        window stays as far as it can (`Recent` tells how). What is known is judged anew with the next bad news.
+        """
+        self._recent.adopt(rules, now, self._totals())
+        self.rules = rules
+
+    def enter_by_settings(self, state: CircuitState, now: float) -> None:
+        """Enter the *state* that the settings now ask for, with all evidence that there is."""
+        self._closed_at = now
+        self._enter(state, Evidence("by_settings"))
+
+    def _totals(self) -> Totals:
         return self.successes, self.failures, self.slow, self._abandoned
 
     def _record(
@@ -304,8 +301,7 @@ class Circuit:
             self.failures += 1
         else:
             self._abandoned += 1
-        if self._window is not None:
-            self._window.record(failed=failed, slow=slow)
+        self._recent.record(failed=failed, slow=slow)
         return self._row.fail(self.successes, kind) if failed else (0, 0)
 
     def _judge_failure(
@@ -319,7 +315,7 @@ class Circuit:
         elif limit is not None and of_kind >= limit:
             self._trip(Evidence("in_a_row", bad=of_kind, kind=kind), now, rng, hint)
         elif rules.failure_rate is not None:
-            calls, failed, _ = self._outcomes(now)
+            calls, failed = self._recent.outcomes(now, self._totals())
             # Divided, not multiplied: 7 of 100 are 7 %, but 100 * 0.07 is more than 7 in floats.
             if calls >= self.rules.least_calls and failed / calls >= rules.failure_rate:
                 self._trip(self.rules.rate_evidence("failure_rate", failed, calls, rules.failure_rate), now, rng, hint)
@@ -333,13 +329,6 @@ class Circuit:
         if calls >= self.rules.least_calls and slow / calls >= threshold:
             self._trip(self.rules.rate_evidence("slow_rate", slow, calls, threshold), now, rng, hint)
 
-    def _outcomes(self, now: float) -> tuple[int, int, int]:
-        """Return the window's counts without calls whose end nobody saw: they neither failed nor succeeded."""
-        if self._time_window is None:
-            return self.counts(now)
-        successes, failures, slow, _ = self._time_window.counts(now, self._totals())
-        return successes + failures, failures, slow
-
     def _judge_probe(
         self, verdict: Verdict, now: float, rng: random.Random, *, slow: bool, kind: str, hint: float | None
     ) -> None:
@@ -350,9 +339,9 @@ class Circuit:
             self._trip(Evidence("probe_slow"), now, rng, hint)
         else:
             self._probe_successes += 1
-            wanted = self.rules.success_threshold
-            if self._probe_successes >= wanted:
-                self._close(now, Evidence("probes_succeeded", bad=self._probe_successes, calls=wanted))
+            enough = self._probe_successes  # perhaps more: the rules may have asked for so many until now
+            if enough >= self.rules.success_threshold:
+                self._close(now, Evidence("probes_succeeded", bad=enough, calls=enough))
 
     def _trip(self, evidence: Evidence, now: float, rng: random.Random, hint: float | None) -> None:
         rules = self.rules
@@ -371,11 +360,7 @@ class Circuit:
 
     def _forget_window(self, now: float) -> None:
         self._row.restart()
-        if self._window is not None:
-            self._window.restart()
-        if self._time_window is not None:
-            self._time_window.restart(now, self._totals())
-            self.turn_at = self._time_window.turn_at
+        self._recent.restart(now, self._totals())
 
     def _enter(self, state: CircuitState, evidence: Evidence, *, retry_after: float | None = None) -> None:
         before = self.period.state

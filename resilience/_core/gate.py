@@ -54,13 +54,22 @@ class Gate:
     waiters: int
 
     def __init__(self, base_delay: float = 1.0, hint_cap: float = 120.0) -> None:
+        self.adopt(base_delay, hint_cap)
+        self._mark = 0
+        self.reset()
+
+    def adopt(self, base_delay: float, hint_cap: float) -> None:
+        """
+        Close for other times from now on; a pause that runs ends when it was going to.
+
+        Raises:
+            ValueError: A number of seconds is negative or not finite.
+        """
         for name, value in (("base_delay", base_delay), ("hint_cap", hint_cap)):
             if not (isfinite(value) and value >= 0):
                 raise ValueError(f"gate {name} {value!r}: expected a finite number of seconds, 0 or more")
         self._base = base_delay
         self._cap = hint_cap
-        self._mark = 0
-        self.reset()
 
     def reset(self) -> None:
         """Open the gate and forget that it was ever closed."""

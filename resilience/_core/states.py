@@ -43,6 +43,12 @@ class CircuitRules:
     probe_lease: float = 60.0
     per_kind: Mapping[str, int] = field(default_factory=dict[str, int])
     shadow: bool = False
+    enforced: float = 1.0
+
+    @property
+    def lenient(self) -> bool:
+        """Whether some are admitted who are refused."""
+        return self.shadow or self.enforced < 1
 
     @property
     def least_calls(self) -> int:

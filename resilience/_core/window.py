@@ -11,10 +11,14 @@ How much happened lately: a time window, a count window, and failures in a row.
 The time window follows the bucketed windows of resilience4j (`SlidingTimeWindowMetrics`), Polly and failsafe-go, with
 one turn: the ring holds no counts but *totals*. Whoever counts just adds one to its own number, which is what a
 successful call can afford; only a failure pays for the subtractions.
+
+A window can be resized while it runs. When something was counted is known by its bucket alone, so in a time window of
+another length it counts as of the moment when that bucket began: it may leave early, never late.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf, isfinite
 from operator import sub
 from typing import final
@@ -43,7 +47,7 @@ class TimeWindow:
         ValueError: *span* is no positive, finite number of seconds, or a number is below 1.
     """
 
-    __slots__ = ("_marks", "_nothing", "_width", "epoch", "turn_at")
+    __slots__ = ("_marks", "_nothing", "_successor", "_width", "epoch", "turn_at")
 
     def __init__(self, span: float, *, counters: int, buckets: int = 10) -> None:
         if not (isfinite(span) and span > 0):
@@ -54,6 +58,7 @@ class TimeWindow:
         self._nothing: tuple[int, ...] = (0,) * counters
         # _marks[e % buckets]: the totals when bucket e began, for the `buckets` buckets up to `epoch`.
         self._marks: list[tuple[int, ...]] = [self._nothing] * buckets
+        self._successor: TimeWindow | None = None
         self.epoch: float = -inf
         self.turn_at: float = -inf
 
@@ -75,18 +80,44 @@ class TimeWindow:
             return self._nothing
         return tuple(map(sub, totals, self._marks[int(oldest) % buckets]))
 
+    def by_bucket(self, now: float, totals: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Return what was counted in each live bucket, the oldest first; turns to *now*."""
+        self.turn(now, totals)
+        marks = [mark for _, mark in self._live_marks()]
+        return [tuple(map(sub, later, earlier)) for earlier, later in pairwise([*marks, totals])]
+
+    def resized(self, span: float, now: float, totals: tuple[int, ...]) -> TimeWindow:
+        """
+        Return a window of *span* seconds that knows what this one knows, and takes its place.
+
+        What this one has forgotten already stays forgotten in a longer one.
+        """
+        self.turn(now, totals)
+        successor = TimeWindow(span, counters=len(self._nothing), buckets=len(self._marks))
+        known = [(successor._epoch_of(epoch * self._width), mark) for epoch, mark in self._live_marks()]
+        newest = max(successor._epoch_of(now), known[-1][0])
+        for epoch in range(newest - len(self._marks) + 1, newest + 1):
+            began = next((mark for place, mark in known if place >= epoch), totals)
+            successor._marks[epoch % len(self._marks)] = began
+        successor._begin(newest)
+        self._successor = successor
+        return successor
+
     def take_back(self, now: float, counter: int, epoch: float) -> bool:
         """
         Undo one count of *counter* made in bucket *epoch*, as if it had never been made.
 
         Lowering the total alone would leave a hole of -1 in today's bucket after the old one has died, so the
-        marks since then are lowered as well.
+        marks since then are lowered as well. A window that was resized hands it on.
 
         Returns:
             Whether the bucket still lives. If so the caller lowers its own total by one; if not, nothing is left
             to undo and the total stays.
         """
-        buckets = len(self._marks)
+        buckets, successor = len(self._marks), self._successor
+        if successor is not None:
+            known = epoch > self.epoch - buckets
+            return known and successor.take_back(now, counter, successor._epoch_of(epoch * self._width))
         if epoch <= max(self._epoch_of(now), self.epoch) - buckets:
             return False
         for later in range(int(epoch) + 1, int(self.epoch) + 1):
@@ -98,6 +129,11 @@ class TimeWindow:
         """Forget everything before *now*."""
         self._marks = [totals] * len(self._marks)
         self._begin(self._epoch_of(now))
+
+    def _live_marks(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the live buckets and the totals when each began, the oldest first. There has been a turn."""
+        newest = int(self.epoch)
+        return [(e, self._marks[e % len(self._marks)]) for e in range(newest - len(self._marks) + 1, newest + 1)]
 
     def _epoch_of(self, now: float) -> int:
         # Floor division of floats is exact where floor(now / width) may round up at a border: a moment before
@@ -149,6 +185,14 @@ class CountWindow:
         self.failed += failed
         self.slow += slow
         self._next = (at + 1) % len(ring)
+
+    def resized(self, size: int) -> CountWindow:
+        """Return a window of *size* results that knows the newest of those which this one knows."""
+        successor, ring = CountWindow(size), self._ring
+        for back in range(min(self.calls, size), 0, -1):
+            result = ring[(self._next - back) % len(ring)]
+            successor.record(failed=bool(result & 1), slow=bool(result >> 1))
+        return successor
 
     def restart(self) -> None:
         """Forget every result."""

@@ -70,6 +70,7 @@ def rules_from(settings: BreakerSettings, *, attempt_timeout: float | None, hint
         probe_lease=lease,
         per_kind={kind.value: limit for kind, limit in settings.per_kind.items()},
         shadow=settings.mode == "shadow",
+        enforced=settings.enforced,
     )
 
 

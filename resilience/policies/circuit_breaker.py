@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, ParamSpec, TypeVar, final
 
 from resilience._core.circuit import Circuit
-from resilience._core.states import Change, CircuitState, Permit, Refusal
+from resilience._core.states import Change, CircuitRules, CircuitState, Permit, Refusal
 from resilience._core.words import Reason, Verdict, many
 from resilience.classify import classify
 from resilience.errors import CircuitOpen
@@ -27,6 +27,7 @@ from resilience.policies._breaker import CircuitBreakerSnapshot as CircuitBreake
 from resilience.policies._breaker import initial_state, matches, rules_from
 from resilience.policies._checks import checked_input
 from resilience.policies._forks import survives
+from resilience.policies._lots import by_lot
 from resilience.settings import BreakerSettings
 
 _log = logging.getLogger("resilience.circuit")
@@ -203,6 +204,36 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         left = snapshot.until - self._wall_clock() if snapshot.until is not None else 0.0
         self._decide(lambda now: self.circuit.restore(state, now, remaining=left, trips=snapshot.trips))
 
+    def adopt(
+        self, settings: BreakerSettings, *, attempt_timeout: float | None = 30.0, hint_cap: float = 120.0
+    ) -> None:
+        """
+        Work by other *settings* from now on, with everything that is known so far.
+
+        State, open time, permits, probes and trips stay. The window stays where its length does; with another number
+        of seconds or calls it keeps what it can, and from calls to seconds it starts empty. Where the settings ask for
+        another state than before (forced open, disabled, or that no longer), they get it.
+
+        Args:
+            settings: The new ones.
+            attempt_timeout: As for a new breaker. Default: 30.
+            hint_cap: As for a new breaker. Default: 120.
+
+        Raises:
+            ConfigurationError: *settings* are not `BreakerSettings`.
+        """
+        checked_input(self._what, self.name, settings, BreakerSettings)
+        rules = rules_from(settings, attempt_timeout=attempt_timeout, hint_cap=hint_cap)
+        self._decide(lambda now: self._adopt(settings, rules, now))
+
+    def _adopt(self, settings: BreakerSettings, rules: CircuitRules, now: float) -> None:
+        before, asked = initial_state(self.settings), initial_state(settings)
+        self.settings = settings
+        self.circuit.adopt(rules, now)
+        # What is closed again was perhaps opened for another reason meanwhile: that stays.
+        if asked is not before and (asked is not CircuitState.CLOSED or self.circuit.state is before):
+            self.circuit.enter_by_settings(asked, now)
+
     # -- deciding --------------------------------------------------------------------------------------------------
 
     def acquire(self, now: float) -> Permit | Refusal:
@@ -210,6 +241,8 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         with self.lock:
             self._absorb()
             answer = self.circuit.acquire(now)
+            if isinstance(answer, Refusal) and not self._in_earnest(answer):
+                answer = self.circuit.spare(answer)
             told = self._settle()
         self._tell(told)
         return answer
@@ -225,6 +258,10 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
             self.circuit.release(permit, verdict, now, self._rng, slow=slow, kind=kind, hint=hint)
             told = self._settle()
         self._tell(told)
+
+    def _in_earnest(self, refusal: Refusal) -> bool:
+        """Decide by lot whether *refusal* holds; what was opened by hand is shut for all."""
+        return refusal.reason is Reason.FORCED_OPEN or by_lot(self.circuit.rules.enforced, self._rng)
 
     def judge_in_flight(self, hanging: int, now: float) -> None:
         """Count *hanging* live calls as slow already, and open if they break the slow rule."""
