@@ -1,0 +1,51 @@
+"""Running the `resilience` command as users do: in a process of its own, in a pipe or in a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+Command: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command in this process, which is quicker; its output goes to a pipe."""
+    from resilience.cli import main
+
+    for name in os.environ:
+        if name.startswith(("RESILIENCE_", "RETRY_", "CIRCUIT_BREAKER_", "_TYPER")):
+            monkeypatch.delenv(name)
+
+    def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+        texts = [str(argument) for argument in arguments]
+        capsys.readouterr()
+        code = main(texts)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(texts, code, out, err)
+
+    return in_process
+
+
+@pytest.fixture
+def resilience_command() -> Command:
+    """Run the command in a process of its own, in a pipe."""
+
+    def run(*arguments: object, path: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | ({"PYTHONPATH": str(path)} if path else {}) | variables
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "resilience", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+
+    return run
