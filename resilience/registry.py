@@ -37,6 +37,7 @@ _ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
 _registries: WeakSet[ProviderRegistry] = WeakSet()
+_told_of_the_forgotten: list[Callable[[ProviderRuntime], None]] = []
 
 
 @final
@@ -165,6 +166,8 @@ class ProviderRegistry:
             runtime.retire(partial(self.runtime, name, endpoint))
             if not runtime.common.members:
                 del self._commons[name]
+            for told in tuple(_told_of_the_forgotten):
+                told(runtime)
 
     def _warn(self) -> None:
         if not self._warned:
@@ -198,6 +201,29 @@ class ProviderRegistry:
         """Return the provider whose open time is over for longest while nobody came to probe it."""
         found = [(one.breaker.circuit.until, key) for key, one in tuple(self.runtimes.items()) if one.abandoned]
         return min(found, key=itemgetter(0))[1] if found else None
+
+
+def registries() -> tuple[ProviderRegistry, ...]:
+    """Return every registry of this process that is in use."""
+    return tuple(_registries)
+
+
+def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None]:
+    """
+    Tell *told* of each runtime that a registry forgets: nobody will ask it again for what it has counted.
+
+    It is told under the registry's lock, so it must not ask for a provider.
+
+    Returns:
+        A function that ends this; calling it twice is harmless.
+    """
+    _told_of_the_forgotten.append(told)
+
+    def remove() -> None:
+        if told in _told_of_the_forgotten:
+            _told_of_the_forgotten.remove(told)
+
+    return remove
 
 
 def key_of(name: str, endpoint: str) -> Key:
