@@ -72,7 +72,7 @@ class ResilientProvider(Handle):
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
-    async def execute(  # noqa: C901 - one frame: a helper of any kind would cost every call a fifth more
+    async def execute(  # noqa: C901, PLR0912 - one frame: a helper of any kind would cost every call a fifth more
         self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, final
 from weakref import WeakSet
 
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, process_bus
+from resilience.eviction import Key, is_idle, least_used
 from resilience.runtime import ProviderRuntime
 from resilience.settings import Settings
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from resilience.provider import ResilientProvider
 
 _log = logging.getLogger("resilience.registry")
-
-Key: TypeAlias = str | tuple[str, str]
 
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -151,13 +149,13 @@ class ProviderRegistry:
         return key in self.runtimes
 
     def __repr__(self) -> str:
-        busy = sum(not runtime.idle for runtime in tuple(self.runtimes.values()))
+        busy = sum(not is_idle(runtime) for runtime in tuple(self.runtimes.values()))
         return f"<ProviderRegistry {len(self)} of at most {self.settings.max_providers} providers, {busy} busy>"
 
     def _make_room(self) -> None:
         """Forget idle providers until there is room for one more, as far as possible. Called under the lock."""
         while len(self.runtimes) >= self.settings.max_providers:
-            victim = self._least_used()
+            victim = least_used(self.runtimes)
             if victim is None:
                 self._warn()
                 return
@@ -177,53 +175,6 @@ class ProviderRegistry:
                 len(self.runtimes),
                 extra={"component": "registry"},
             )
-
-    def _least_used(self) -> Key | None:
-        """
-        Return the idle provider to forget.
-
-        A second chance in place of an exact order of use, which would cost every call a little: whoever made calls
-        since the last sweep moves to the end.
-        """
-        fallback = None
-        for key, runtime in tuple(self.runtimes.items()):
-            if not runtime.idle:
-                continue
-            used = runtime.used
-            if used == runtime.swept:
-                return key
-            fallback = fallback if fallback is not None else key
-            runtime.swept = used
-            self.runtimes[key] = self.runtimes.pop(key)
-        return fallback if fallback is not None else self._abandoned()
-
-    def _abandoned(self) -> Key | None:
-        """Return the provider whose open time is over for longest while nobody came to probe it."""
-        found = [(one.breaker.circuit.until, key) for key, one in tuple(self.runtimes.items()) if one.abandoned]
-        return min(found, key=itemgetter(0))[1] if found else None
-
-
-def registries() -> tuple[ProviderRegistry, ...]:
-    """Return every registry of this process that is in use."""
-    return tuple(_registries)
-
-
-def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None]:
-    """
-    Tell *told* of each runtime that a registry forgets: nobody will ask it again for what it has counted.
-
-    It is told under the registry's lock, so it must not ask for a provider.
-
-    Returns:
-        A function that ends this; calling it twice is harmless.
-    """
-    _told_of_the_forgotten.append(told)
-
-    def remove() -> None:
-        if told in _told_of_the_forgotten:
-            _told_of_the_forgotten.remove(told)
-
-    return remove
 
 
 def key_of(name: str, endpoint: str) -> Key:

@@ -12,6 +12,8 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
@@ -24,12 +26,11 @@ from resilience.common import Clock, Common, Tools
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.fast_limits import Admit
-from resilience.guard import forget_closed_loops
+from resilience.guard import _outer, forget_closed_loops
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
 from resilience.limits import Limits, limited
 from resilience.plan import USUAL, Options, Plan
-from resilience.policies._breaker import initial_state
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
@@ -383,30 +384,6 @@ class ProviderRuntime:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """Whether forgetting this provider would lose nothing: circuit as when new, gate open, no call under way."""
-        return self.breaker.state is initial_state(self.settings.breaker) and self._quiet
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether its circuit could be half-open or has been for a while, and nobody comes to probe."""
-        circuit = self.breaker.circuit
-        open_time_over = circuit.state is CircuitState.OPEN and circuit.until <= self.clock()
-        return (open_time_over or circuit.state is CircuitState.HALF_OPEN) and self._quiet
-
-    @property
-    def _quiet(self) -> bool:
-        return not (self.common.gate_left(self.clock()) or self.in_flight or self.waiting)
-
-    @property
-    def used(self) -> int:
-        """A number that moves with each attempt, to tell whether there were any."""
-        circuit = self.breaker.circuit
-        with self.common.lock:
-            self.absorb()
-            return circuit.successes + circuit.failures + circuit.ignored
-
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
         with self.common.lock:
@@ -440,3 +417,17 @@ def _passes(lane: Lane, _now: float) -> Period | None:
 def _unless(recording: Callable[[], bool], admit: Admit, lane: Lane, now: float) -> Period | None:
     """Let calls that are being recorded look closer, and leave the others to *admit*."""
     return None if recording() else admit(lane, now)
+
+
+def _start_anew_after_fork() -> None:
+    _outer.clear()
+    commons = {id(runtime.common): runtime.common for runtime in runtimes}
+    for common in commons.values():
+        common.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
+        common.start_anew()
+    for runtime in runtimes:
+        runtime.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -18,7 +18,6 @@ from resilience.failure import Failure
 from resilience.runtime import ProviderRuntime
 from resilience.watching import End, observed
 
-
 RETRIED: Final = "retried"
 """What followed a failed attempt, where it was another one. Otherwise it is the `Reason` why not."""
 

@@ -1,0 +1,24 @@
+"""What this process wants to know of its calls: set here, because every lane has to be told."""
+
+from __future__ import annotations
+
+from resilience.runtime import runtimes
+from resilience.watching import Watcher, observed
+
+
+def meter_calls(on: bool) -> None:
+    """Count how long calls and attempts take, of every provider of this process, from now on or no longer."""
+    observed.metered = on
+    _tell_lanes()
+
+
+def watch_calls(watcher: Watcher | None) -> None:
+    """Let *watcher* follow the calls of every provider of this process, in place of whoever did; None: nobody."""
+    observed.watcher = watcher
+    _tell_lanes()
+
+
+def _tell_lanes() -> None:
+    for runtime in list(runtimes):
+        with runtime.common.lock:
+            runtime.refresh()
