@@ -62,15 +62,22 @@ from resilience.settings import BreakerSettings as BreakerSettings
 from resilience.settings import BudgetSettings as BudgetSettings
 from resilience.settings import BulkheadSettings as BulkheadSettings
 from resilience.settings import CostSettings as CostSettings
+from resilience.settings import ExperimentSettings as ExperimentSettings
 from resilience.settings import GateSettings as GateSettings
+from resilience.settings import HealthSettings as HealthSettings
 from resilience.settings import HedgeSettings as HedgeSettings
+from resilience.settings import LoggingSettings as LoggingSettings
+from resilience.settings import MetricsSettings as MetricsSettings
 from resilience.settings import OperationSettings as OperationSettings
 from resilience.settings import ProviderSettings as ProviderSettings
 from resilience.settings import RateLimitSettings as RateLimitSettings
+from resilience.settings import ReloadSettings as ReloadSettings
 from resilience.settings import RetryRule as RetryRule
 from resilience.settings import RetrySettings as RetrySettings
 from resilience.settings import Settings as Settings
+from resilience.settings import ShutdownSettings as ShutdownSettings
 from resilience.settings import StreamSettings as StreamSettings
+from resilience.settings import TelemetrySettings as TelemetrySettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
 from resilience.streaming.items import Items as Items
@@ -99,15 +106,19 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "Ejection",
+    "ExperimentSettings",
     "Failure",
     "FailureKind",
     "FallbackChain",
     "GateSettings",
+    "HealthSettings",
     "Hedge",
     "HedgeSettings",
     "Hold",
     "Items",
+    "LoggingSettings",
     "Member",
+    "MetricsSettings",
     "OperationSettings",
     "Outcome",
     "Outcomes",
@@ -121,15 +132,18 @@ __all__ = [
     "RateLimitSettings",
     "RateLimited",
     "Reason",
+    "ReloadSettings",
     "ResilienceError",
     "ResilientProvider",
     "RetryHandler",
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "ShutdownSettings",
     "Stream",
     "StreamInterrupted",
     "StreamSettings",
+    "TelemetrySettings",
     "Throttle",
     "ThrottleSettings",
     "Throttled",

@@ -32,12 +32,21 @@ from resilience.settings._limits import (
 from resilience.settings._models import (
     BreakerSettings,
     BudgetSettings,
+    ExperimentSettings,
     GateSettings,
     OperationSettings,
     ProviderSettings,
     RetryRule,
     RetrySettings,
     TimeoutSettings,
+)
+from resilience.settings._operations import (
+    HealthSettings,
+    LoggingSettings,
+    MetricsSettings,
+    ReloadSettings,
+    ShutdownSettings,
+    TelemetrySettings,
 )
 from resilience.settings._origins import Difference, Origin
 from resilience.settings._root import Settings
@@ -50,16 +59,23 @@ __all__ = [
     "CostSettings",
     "Difference",
     "Duration",
+    "ExperimentSettings",
     "GateSettings",
+    "HealthSettings",
     "HedgeSettings",
+    "LoggingSettings",
+    "MetricsSettings",
     "OperationSettings",
     "Origin",
     "ProviderSettings",
     "RateLimitSettings",
+    "ReloadSettings",
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "ShutdownSettings",
     "StreamSettings",
+    "TelemetrySettings",
     "ThrottleSettings",
     "TimeoutSettings",
 ]

@@ -92,13 +92,12 @@ SHORT = (
     Variable("RESILIENCE_CIRCUIT_BREAKER_ENABLED", "defaults.breaker.enabled"),
 )
 _SHORT_NAMES = frozenset(variable.name for variable in SHORT)
+_BELOW = {Leaf: "", Entries: "__<NAME>__..."}
 _TOP = (
     *(name.removeprefix(PREFIX) for name in (FILE, OVERLAY, *sorted(_SHORT_NAMES)) if name.startswith(PREFIX)),
-    "ENABLED",
-    "MAX_PROVIDERS",
-    "DEFAULTS__...",
-    "PROVIDERS__<NAME>__...",
+    *(f"{name.upper()}{_BELOW.get(type(below), '__...')}" for name, below in fields(Settings).items()),
 )
+_TABLES = tuple(f"{name.upper()}_" for name, below in fields(Settings).items() if not isinstance(below, Leaf))
 
 
 def ours(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -139,13 +138,21 @@ def _short(variable: Variable, text: str) -> tuple[Path, Written] | str:
         return problem(variable.path, written, str(error))
 
 
+# Names under the one are names under the others.
+_ALIKE = {
+    "providers": ("providers", "experiments"),
+    "experiments": ("experiments", "providers"),
+    "operations": ("operations",),
+}
+
+
 def _names(known: Iterable[Path]) -> dict[str, set[str]]:
     """Return the names of providers and operations in *known*, by their spelling in environment variables."""
     names: dict[str, set[str]] = {}
     for path in known:
         for level, name in pairwise(path):
-            if level in ("providers", "operations"):
-                names.setdefault(f"{level} {folded(name)}", set()).add(name)
+            for here in _ALIKE.get(level, ()):
+                names.setdefault(f"{here} {folded(name)}", set()).add(name)
     return names
 
 
@@ -178,7 +185,7 @@ def _likely(variable: str, place: Place, path: Path, key: str) -> str:
     rest = variable.removeprefix(PREFIX)
     if rest in _SHORT_NAMES:
         return f"unknown setting; did you mean {rest!r}?"
-    if not path and rest.startswith(("PROVIDERS_", "DEFAULTS_")):
+    if not path and rest.startswith(_TABLES):
         return "unknown setting; levels are separated by two underscores"
     if not path:
         return f"unknown setting{nearest(rest, _TOP)}"

@@ -22,6 +22,7 @@ from resilience.settings._types import (
     Oversized,
     Positive,
     Share,
+    ShareOrZero,
     SmallShare,
 )
 
@@ -52,6 +53,8 @@ class BulkheadSettings(Table):
     """What vegas looks at: attempt (all of it), or first_item (of a stream)."""
     mode: LimitMode = "enforce"
     """enforce; shadow (admit, and tell who would have been refused); disabled."""
+    enforced: ShareOrZero = 1.0
+    """In mode enforce, this share of the refusals is in earnest; the rest is as in mode shadow."""
 
     def _contradictions(self) -> Iterator[Contradiction]:
         yield from ordered(self, "min_limit <= max_limit", "an adaptive limit would have no room")
@@ -92,6 +95,8 @@ class RateLimitSettings(Table):
     """Whether the provider's own headers may tighten the limit."""
     mode: LimitMode = "enforce"
     """enforce; shadow (admit, and tell who would have waited or been refused); disabled."""
+    enforced: ShareOrZero = 1.0
+    """In mode enforce, this share of the refusals is in earnest; the rest is as in mode shadow."""
 
     @property
     def limits(self) -> bool:
@@ -117,6 +122,8 @@ class ThrottleSettings(Table):
     """Nothing is held back below so many calls in the window."""
     mode: LimitMode = "enforce"
     """enforce; shadow (admit, and tell who would have been refused); disabled."""
+    enforced: ShareOrZero = 1.0
+    """In mode enforce, this share of the refusals is in earnest; the rest is as in mode shadow."""
 
     @property
     def limits(self) -> bool:
@@ -134,6 +141,8 @@ class CostSettings(Table):
     """How long money counts as spent, in seconds."""
     mode: LimitMode = "enforce"
     """enforce; shadow (admit, and tell who would have been refused); disabled."""
+    enforced: ShareOrZero = 1.0
+    """In mode enforce, this share of the refusals is in earnest; the rest is as in mode shadow."""
 
     @property
     def limits(self) -> bool:

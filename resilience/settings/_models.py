@@ -17,6 +17,7 @@ from resilience.settings._limits import (
     StreamSettings,
     ThrottleSettings,
 )
+from resilience.settings._operations import TelemetrySettings
 from resilience.settings._places import entry
 from resilience.settings._tables import Table, merged, merged_mapping
 from resilience.settings._types import (
@@ -35,6 +36,7 @@ from resilience.settings._types import (
     OptionalBool,
     OptionalCount,
     OptionalPositive,
+    OptionalProfile,
     OptionalShare,
     Positive,
     Rate,
@@ -111,6 +113,8 @@ class BreakerSettings(Table):
     """Whether the provider has a circuit breaker at all."""
     mode: Mode = "enforce"
     """enforce; shadow (admit, and record what would have been refused); disabled (admit); forced_open (refuse)."""
+    enforced: ShareOrZero = 1.0
+    """In mode enforce, this share of the refusals is in earnest; the rest is as in mode shadow."""
     failure_threshold: OptionalCount = 5
     """So many failures in a row open the circuit. None: not for failures in a row."""
     success_threshold: Count = 2
@@ -236,6 +240,10 @@ class ProviderSettings(Table):
 
     enabled: bool = True
     """False turns every call to it into a plain await."""
+    critical: bool = False
+    """Whether this process is not ready while the provider is down."""
+    profile: OptionalProfile = None
+    """What kind of service it is, which brings settings to start from. None: no such kind."""
     errors: Errors = "native"
     """native: the provider's own exceptions come out. standard: `ProviderError`, from the original."""
     retry: RetrySettings = RetrySettings()
@@ -260,6 +268,8 @@ class ProviderSettings(Table):
     """A second attempt beside a slow one. It takes the place of *retry*."""
     stream: StreamSettings = StreamSettings()
     """Limits for streams."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces."""
     operations: Annotated[Mapping[str, OperationSettings], Frozen] = Field(
         default_factory=FrozenDict[str, OperationSettings]
     )
@@ -317,3 +327,13 @@ def overruled(
     if effective.breaker.growth > 1:
         keys = "breaker.timeout <= breaker.max_timeout"
         yield from ordered(written, keys, CUT_GROWTH, effective=effective, at=at, a_default_gives_way=False)
+
+
+@final
+class ExperimentSettings(Table):
+    """A share of the calls to one provider that runs with other settings, side by side with the rest."""
+
+    share: ShareOrZero = 0.0
+    """This share of the calls. 0: none."""
+    settings: ProviderSettings = ProviderSettings()
+    """What is different for them. What is not written there is as for the provider."""

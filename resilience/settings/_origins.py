@@ -122,6 +122,15 @@ def inherits(path: Path) -> Iterator[Path]:
     """Return where a value may have been written to hold at *path*, the nearest place first."""
     yield path
     match path:
+        case ("experiments", provider, "settings", "operations", operation, *rest):
+            yield ("providers", provider, "operations", operation, *rest)
+            yield ("defaults", "operations", operation, *rest)
+            yield ("experiments", provider, "settings", *rest)
+            yield ("providers", provider, *rest)
+            yield ("defaults", *rest)
+        case ("experiments", provider, "settings", *rest):
+            yield ("providers", provider, *rest)
+            yield ("defaults", *rest)
         case ("providers", provider, "operations", operation, *rest):
             yield ("defaults", "operations", operation, *rest)
             yield ("providers", provider, *rest)

@@ -10,7 +10,20 @@ from pydantic import Field, PrivateAttr
 
 from resilience.errors import ConfigurationError
 from resilience.settings._checks import Contradiction, Path
-from resilience.settings._models import OperationSettings, ProviderSettings, overruled, with_operation
+from resilience.settings._models import (
+    ExperimentSettings,
+    OperationSettings,
+    ProviderSettings,
+    overruled,
+    with_operation,
+)
+from resilience.settings._operations import (
+    HealthSettings,
+    LoggingSettings,
+    MetricsSettings,
+    ReloadSettings,
+    ShutdownSettings,
+)
 from resilience.settings._origins import (
     DEFAULT,
     INIT,
@@ -37,6 +50,12 @@ class Settings(Table):
         defaults: What holds for every provider. Default: `ProviderSettings()`.
         providers: What single providers do differently, by name; what is not written there comes from *defaults*.
         max_providers: So many providers are kept at a time. Default: 1024.
+        experiments: Calls that run with other settings, by provider. Default: none.
+        health: Where health is told, and how its checks run. Default: `HealthSettings()`.
+        metrics: How metrics leave this process. Default: `MetricsSettings()`.
+        logging: How `resilience serve` writes its log. Default: `LoggingSettings()`.
+        reload: Whether settings are read anew while the process runs. Default: `ReloadSettings()`.
+        shutdown: How the process goes down. Default: `ShutdownSettings()`.
 
     Raises:
         ConfigurationError: Something makes no sense; the text names each such setting, its value, where it came from
@@ -53,6 +72,20 @@ class Settings(Table):
     """What single providers do differently, by name. What is not written comes from *defaults*."""
     max_providers: Count = 1024
     """So many providers are kept at a time; idle ones make room."""
+    experiments: Annotated[Mapping[ProviderName, ExperimentSettings], Frozen] = Field(
+        default_factory=FrozenDict[str, ExperimentSettings]
+    )
+    """Calls that run with other settings, by the name of their provider."""
+    health: HealthSettings = HealthSettings()
+    """Where health is told, and how its checks run."""
+    metrics: MetricsSettings = MetricsSettings()
+    """How metrics leave this process."""
+    logging: LoggingSettings = LoggingSettings()
+    """How `resilience serve` writes its log."""
+    reload: ReloadSettings = ReloadSettings()
+    """Whether settings are read anew while the process runs."""
+    shutdown: ShutdownSettings = ShutdownSettings()
+    """How the process goes down."""
 
     _origins: dict[Path, Origin] = PrivateAttr(default_factory=dict[Path, Origin])
 
@@ -95,6 +128,11 @@ class Settings(Table):
         own = entry(self.providers, name)
         found = self.defaults if own is None else merged(self.defaults, own)
         return found if self.enabled else merged(found, ProviderSettings(enabled=False))
+
+    def alternative(self, name: str) -> ProviderSettings | None:
+        """Return what holds for the calls to *name* that are in its experiment; None if it has none."""
+        experiment = entry(self.experiments, name)
+        return None if experiment is None else merged(self.for_provider(name), experiment.settings)
 
     def origin(self, key: str) -> Origin:
         """
@@ -160,7 +198,11 @@ class Settings(Table):
     def _scopes(self) -> Iterator[tuple[Path, ProviderSettings | OperationSettings, ProviderSettings]]:
         """Return every entry, and what comes out when it is laid over what it inherits."""
         providers = [(("providers", name), own, merged(self.defaults, own)) for name, own in self.providers.items()]
-        for at, own, effective in [(("defaults",), self.defaults, self.defaults), *providers]:
+        experiments = [
+            (("experiments", name, "settings"), one.settings, merged(self.for_provider(name), one.settings))
+            for name, one in self.experiments.items()
+        ]
+        for at, own, effective in [(("defaults",), self.defaults, self.defaults), *providers, *experiments]:
             yield at, own, effective
             for name, operation in own.operations.items():
                 yield (*at, "operations", name), operation, with_operation(effective, operation)

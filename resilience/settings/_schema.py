@@ -21,7 +21,8 @@ def file_schema(model: type[Table]) -> dict[str, Any]:
     _collect(model, tables)
     for table in tables:
         _describe(schema if table is model else schema["$defs"][table.__name__], table)
-    schema["properties"]["providers"]["additionalProperties"] = False  # beside the pattern of their names
+    for named in ("providers", "experiments"):
+        schema["properties"][named]["additionalProperties"] = False  # beside the pattern of their names
     tree = {key: schema[key] for key in ("type", "properties", "additionalProperties")}
     overlays = {
         "type": "object",

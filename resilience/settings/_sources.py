@@ -20,6 +20,9 @@ from resilience.settings._root import Settings
 from resilience.settings._tables import Table
 from resilience.settings._types import no_provider
 
+# Where names of providers stand.
+_NAMED = (("providers",), ("experiments",))
+
 
 @final
 class Collection:
@@ -50,7 +53,7 @@ class Collection:
             return
         name = key.lower() if isinstance(place, Entries) and place.kinds else str(key)
         below = child(place, name)
-        wrong = unknown(place, name) if below is None else no_provider(name) if path == ("providers",) else ""
+        wrong = unknown(place, name) if below is None else no_provider(name) if path in _NAMED else ""
         if below is None or wrong:
             where = ".".join(path) if isinstance(place, Entries) else where  # the text names the entry
             self.problems.append(f"{where} ({origin}): {wrong}")

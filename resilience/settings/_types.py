@@ -75,6 +75,11 @@ def lower_case(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def upper_case(value: object) -> object:
+    """Read names that are written in capitals regardless of case."""
+    return value.strip().upper() if isinstance(value, str) else value
+
+
 def seconds(value: object) -> object:
     """Read a duration: a number of seconds, or a number with one of the units ms, s, m and h."""
     if not isinstance(value, str):
@@ -121,6 +126,8 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator
 OptionalShare = Annotated[Share | None, BeforeValidator(none_word, json_schema_input_type=Share | _NoneWord)]
 ShareOrZero = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
 Spread = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
+Part = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(no_boolean)]
+OptionalPart = Annotated[Part | None, BeforeValidator(none_word, json_schema_input_type=Part | _NoneWord)]
 Factor = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
 Growth = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), BeforeValidator(no_boolean)]
 SmallShare = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False), BeforeValidator(no_boolean)]
@@ -136,6 +143,15 @@ def _jitter_word(value: object) -> object:
     return {"true": "full", "false": "none"}.get(word, word) if isinstance(word, str) else word
 
 
+_URL_PATH = re.compile(r"/[A-Za-z0-9_./~-]*")
+
+
+def _url_path(value: str) -> str:
+    if not _URL_PATH.fullmatch(value):
+        refuse("must be the path of an address, such as /metrics")
+    return value
+
+
 JitterName = Literal["full", "none", "equal", "decorrelated", "proportional", "constant"]
 Jitter = Annotated[JitterName, BeforeValidator(_jitter_word, json_schema_input_type=JitterName | bool)]
 Mode = Annotated[Literal["enforce", "shadow", "disabled", "forced_open"], BeforeValidator(lower_case)]
@@ -146,6 +162,23 @@ Latency = Annotated[Literal["attempt", "first_item"], BeforeValidator(lower_case
 Oversized = Annotated[Literal["refuse", "clamp"], BeforeValidator(lower_case)]
 Errors = Annotated[Literal["native", "standard"], BeforeValidator(lower_case)]
 Kind = Annotated[FailureKind, BeforeValidator(lower_case)]
+Spans = Annotated[Literal["off", "sampled", "always"], BeforeValidator(lower_case)]
+LogFormat = Annotated[Literal["console", "json"], BeforeValidator(lower_case)]
+
+LevelName = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogLevel = Annotated[LevelName, BeforeValidator(upper_case)]
+
+ProfileName = Literal["llm", "object_storage", "upload", "webhook", "database", "internal_rpc"]
+OptionalProfile = Annotated[
+    Annotated[ProfileName, BeforeValidator(lower_case)] | None,
+    BeforeValidator(none_word, json_schema_input_type=ProfileName | _NoneWord),
+]
+
+Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(no_boolean)]
+UrlPath = Annotated[
+    str, AfterValidator(_url_path), WithJsonSchema({"type": "string", "pattern": f"^{_URL_PATH.pattern}$"})
+]
+OptionalText = Annotated[str | None, BeforeValidator(none_word)]
 
 
 def no_provider(name: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from resilience import (
     Category,
+    ExperimentSettings,
     Failure,
     FailureKind,
     OperationSettings,
@@ -71,7 +72,8 @@ def settings_table(model: type[Table]) -> str:
                 continue
             default = model.model_fields[name].get_default(call_default_factory=True)
             if isinstance(default, Table):
-                shown = "[below](#" + name + ")" if model is ProviderSettings else "as for the provider"
+                named = model in (ProviderSettings, Settings)
+                shown = "[below](#" + name + ")" if named else "as for the provider"
                 shown = "[as such](#provider-settings)" if isinstance(default, ProviderSettings) else shown
             else:
                 shown = written(default, UNITS.get(ast.unparse(field.annotation), ""))
@@ -135,13 +137,14 @@ def parts() -> dict[str, Callable[[], str]]:
         "registry settings": partial(settings_table, Settings),
         "provider settings": partial(settings_table, ProviderSettings),
         "operations": partial(settings_table, OperationSettings),
+        "experiments": partial(settings_table, ExperimentSettings),
         "retry.per_kind": partial(settings_table, RetryRule),
         "events": events_table,
         "kinds of failure": kinds_table,
     }
-    for name, field in ProviderSettings.model_fields.items():
+    for name, field in (*Settings.model_fields.items(), *ProviderSettings.model_fields.items()):
         default = field.get_default(call_default_factory=True)
-        if isinstance(default, Table):
+        if isinstance(default, Table) and not isinstance(default, ProviderSettings):
             found[name] = partial(settings_table, type(default))
     return found
 

@@ -85,14 +85,21 @@ def test_values_made_in_code() -> None:
         (
             "providers.s3",
             (
-                "not a single setting but a table of them: enabled, errors, retry, breaker, timeout, gate, "
-                "budget, rate_limit, bulkhead, throttle, cost, hedge, stream, operations"
+                "not a single setting but a table of them: enabled, critical, profile, errors, retry, "
+                "breaker, timeout, gate, budget, rate_limit, bulkhead, throttle, cost, hedge, "
+                "stream, telemetry, operations"
             ),
         ),
         ("providers", "not a single setting but a table of them"),
         ("enabled.really", "unknown setting: what it stands under is a single value"),
         ("defaults.breaker.per_kind.tiemout", "'tiemout' is no failure kind; did you mean 'timeout'?"),
-        ("", "unknown setting; known: enabled, defaults, providers, max_providers"),
+        (
+            "",
+            (
+                "unknown setting; known: enabled, defaults, providers, max_providers, experiments, health, metrics, "
+                "logging, reload, shutdown"
+            ),
+        ),
     ],
 )
 def test_no_such_setting(refusal: Refusal, key: str, why: str) -> None:

@@ -239,7 +239,8 @@ UNKNOWN = [
         "RESILIENCE_FOO",
         (
             "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
-            "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."
+            "DEFAULTS__..., PROVIDERS__<NAME>__..., MAX_PROVIDERS, EXPERIMENTS__<NAME>__..., HEALTH__..., "
+            "METRICS__..., LOGGING__..., RELOAD__..., SHUTDOWN__..."
         ),
     ),
     ("RESILIENCE_ENABLE", "unknown setting; did you mean 'ENABLED'?"),
@@ -249,8 +250,8 @@ UNKNOWN = [
     (
         "RESILIENCE_PROVIDERS__OPENAI__API_KEY",
         (
-            "unknown setting; known: enabled, errors, retry, breaker, timeout, gate, budget, rate_limit, bulkhead, "
-            "throttle, cost, hedge, stream, operations"
+            "unknown setting; known: enabled, critical, profile, errors, retry, breaker, timeout, gate, budget, "
+            "rate_limit, bulkhead, throttle, cost, hedge, stream, telemetry, operations"
         ),
     ),
     (
@@ -285,7 +286,8 @@ UNKNOWN = [
         "RESILIENCE_",
         (
             "unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, RETRY_ENABLED, ENABLED, "
-            "MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."
+            "DEFAULTS__..., PROVIDERS__<NAME>__..., MAX_PROVIDERS, EXPERIMENTS__<NAME>__..., HEALTH__..., "
+            "METRICS__..., LOGGING__..., RELOAD__..., SHUTDOWN__..."
         ),
     ),
 ]
@@ -343,7 +345,13 @@ def test_a_variable_in_two_spellings(refusal: Refusal) -> None:
 
 
 KEYS = [
-    ({"colour": 3}, "colour (in code): unknown setting; known: enabled, defaults, providers, max_providers"),
+    (
+        {"colour": 3},
+        (
+            "colour (in code): unknown setting; known: enabled, defaults, providers, max_providers, experiments, "
+            "health, metrics, logging, reload, shutdown"
+        ),
+    ),
     ({"enable": 1}, "enable (in code): unknown setting; did you mean 'enabled'?"),
     ({"timeout": 1}, "timeout (in code): unknown setting; did you mean 'defaults.timeout'?"),
     (
@@ -408,7 +416,8 @@ def test_everything_at_once(refusal: Refusal) -> None:
         "\n  - defaults.retry.max_attempts = 'x' (environment variable HTTP_RETRIES): must be a whole number; "
         "HTTP_RETRIES counts retries, so there is one more attempt"
         "\n  - RESILIENCE_FOO (environment variable): unknown setting; known: CONFIG, ENV, CIRCUIT_BREAKER_ENABLED, "
-        "RETRY_ENABLED, ENABLED, MAX_PROVIDERS, DEFAULTS__..., PROVIDERS__<NAME>__..."
+        "RETRY_ENABLED, ENABLED, DEFAULTS__..., PROVIDERS__<NAME>__..., MAX_PROVIDERS, EXPERIMENTS__<NAME>__..., "
+        "HEALTH__..., METRICS__..., LOGGING__..., RELOAD__..., SHUTDOWN__..."
         "\n  - defaults.retry.max_attempts = '0' (environment variable RETRY_MAX_ATTEMPTS): must be at least 1"
         "; the first attempt counts, so 1 means no retry"
         "\n  - defaults.timeout.attempt = 5 (in code): must not be more than defaults.timeout.total = 1 (in code): "
