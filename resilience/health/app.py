@@ -1,0 +1,182 @@
+"""
+Health over HTTP: an ASGI app without a framework, for any server, and to be mounted in any other app.
+
+===============================  ==========================================================================
+``/health``                      the whole with every component; 503 if it fails
+``/health/ready``, ``/readyz``   the same with those that are unwell only
+``/health/live``, ``/livez``     200 as long as there is somebody to answer, whatever the checks say
+``/health/providers``            every provider with its figures; always 200
+``/health/providers/{name}``     one of them; 503 if it fails
+``/metrics``                     metrics as Prometheus reads them, ``?name[]=`` picks some
+===============================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, TypeAlias, final
+from urllib.parse import parse_qs
+
+from resilience.health import documents
+from resilience.health.documents import Json
+from resilience.health.health import Health
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+HEALTH_JSON: Final = "application/health+json"
+LIVE: Final = ("/health/live", "/livez")
+READY: Final = ("/health/ready", "/readyz")
+HEALTH: Final = "/health"
+PROVIDERS: Final = "/health/providers"
+
+_JSON: Final = "application/json"
+_TEXT: Final = "text/plain; charset=utf-8"
+_METHODS: Final = ("GET", "HEAD")
+
+
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    body: bytes
+    media_type: str = HEALTH_JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+_Responder: TypeAlias = Callable[[Scope], Awaitable[_Answer]]
+
+
+@final
+class HealthApp:
+    """
+    Answers probes.
+
+    Args:
+        health: What it tells of.
+        metrics: Whether it tells metrics, too. Default: as the settings have it, ``metrics.enabled``.
+    """
+
+    __slots__ = ("_health", "_metrics")
+
+    def __init__(self, health: Health, *, metrics: bool | None = None) -> None:
+        self._health = health
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve one connection, as ASGI has it.
+
+        Raises:
+            ValueError: It is of a kind that has nothing to do with HTTP.
+        """
+        match scope["type"]:
+            case "http":
+                await _send(send, await self._answer(scope), with_body=scope["method"] != "HEAD")
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": 1000})
+            case other:
+                raise ValueError(f"this app speaks HTTP, not {other!r}")
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self._health.lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope) -> _Answer:
+        for path in _paths(scope):
+            if path in self._fixed():
+                refused = _refused(scope)
+                return refused if refused is not None else await self._fixed()[path](scope)
+            if path.startswith(f"{PROVIDERS}/"):
+                refused = _refused(scope)
+                return refused if refused is not None else self._provider(path[len(PROVIDERS) + 1 :])
+        return _not_found({"error": "there is nothing here", "paths": [*self._fixed(), f"{PROVIDERS}/{{name}}"]})
+
+    def _fixed(self) -> dict[str, _Responder]:
+        """Return what answers where; the path of the metrics is a setting."""
+        found: dict[str, _Responder] = {HEALTH: self._whole, PROVIDERS: self._providers}
+        found |= dict.fromkeys(LIVE, self._alive)
+        found |= dict.fromkeys(READY, self._ready)
+        settings = self._health.registry.settings.metrics
+        if settings.enabled if self._metrics is None else self._metrics:
+            found[settings.path] = self._told_metrics
+        return found
+
+    async def _whole(self, _: Scope) -> _Answer:
+        return await self._verdict(everything=True)
+
+    async def _ready(self, _: Scope) -> _Answer:
+        return await self._verdict(everything=False)
+
+    async def _verdict(self, *, everything: bool) -> _Answer:
+        report = await self._health.refresh()
+        document = documents.whole(self._health, report, everything=everything)
+        status = HTTPStatus.OK if report.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _Answer(status, documents.dumped(document))
+
+    async def _alive(self, _: Scope) -> _Answer:
+        return _Answer(HTTPStatus.OK, documents.dumped(documents.live(self._health)))
+
+    async def _providers(self, _: Scope) -> _Answer:
+        return _Answer(HTTPStatus.OK, documents.dumped(documents.providers(self._health)))
+
+    def _provider(self, name: str) -> _Answer:
+        found = documents.provider(self._health, name)
+        if found is None:
+            return _not_found({"error": "no provider of that name has been used here", "providers": PROVIDERS})
+        status = HTTPStatus.SERVICE_UNAVAILABLE if found["status"] == "fail" else HTTPStatus.OK
+        return _Answer(status, documents.dumped(found))
+
+    async def _told_metrics(self, scope: Scope) -> _Answer:
+        names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]", [])
+        accept = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"accept"), "")
+        try:
+            from resilience.telemetry.prometheus import exposition
+
+            body, media_type = exposition(names, accept)
+        except ImportError:
+            line = b"metrics need an extra: pip install 'resilient-providers[prometheus]'\n"
+            return _Answer(HTTPStatus.NOT_IMPLEMENTED, line, _TEXT)
+        return _Answer(HTTPStatus.OK, body, media_type)
+
+
+def _paths(scope: Scope) -> tuple[str, ...]:
+    """
+    Return under which paths this may be meant: below the place where we are mounted, or in full.
+
+    Servers and frameworks differ in whether ``path`` begins with ``root_path``; and who mounts us at ``/health`` means
+    ``/health/live`` by ``/live``.
+    """
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    below = path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
+    return tuple(dict.fromkeys(found.rstrip("/") for found in (below, path, f"{root}{path}")))
+
+
+def _refused(scope: Scope) -> _Answer | None:
+    if scope["method"] in _METHODS:
+        return None
+    allowed = ", ".join(_METHODS)
+    body = documents.dumped({"error": f"only {allowed} are answered here"})
+    return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, body, _JSON, ((b"allow", allowed.encode()),))
+
+
+def _not_found(document: Json) -> _Answer:
+    return _Answer(HTTPStatus.NOT_FOUND, documents.dumped(document), _JSON)
+
+
+async def _send(send: Send, answer: _Answer, *, with_body: bool) -> None:
+    headers = [
+        (b"content-type", answer.media_type.encode("latin-1")),
+        (b"content-length", str(len(answer.body)).encode()),
+        (b"cache-control", b"no-store"),
+        *answer.headers,
+    ]
+    await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})
