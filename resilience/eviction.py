@@ -30,11 +30,11 @@ def least_used(runtimes: dict[Key, ProviderRuntime]) -> Key | None:
     for key, runtime in tuple(runtimes.items()):
         if not is_idle(runtime):
             continue
-        used = _used(runtime)
-        if used == runtime.swept:
+        calls = used(runtime)
+        if calls == runtime.swept:
             return key
         fallback = fallback if fallback is not None else key
-        runtime.swept = used
+        runtime.swept = calls
         runtimes[key] = runtimes.pop(key)
     return fallback if fallback is not None else _abandoned(runtimes)
 
@@ -60,7 +60,7 @@ def _is_quiet(runtime: ProviderRuntime) -> bool:
     return not (runtime.common.gate_left(runtime.clock()) or runtime.in_flight or runtime.waiting)
 
 
-def _used(runtime: ProviderRuntime) -> int:
+def used(runtime: ProviderRuntime) -> int:
     """Return a number that moves with each attempt, to tell whether there were any."""
     circuit = runtime.breaker.circuit
     with runtime.common.lock:

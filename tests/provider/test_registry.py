@@ -25,6 +25,7 @@ from resilience import (
     ResilientProvider,
     RetrySettings,
     Settings,
+    eviction,
 )
 from resilience import registry as registry_module
 from resilience.errors import CircuitOpen, ConfigurationError, ProviderGated
@@ -376,13 +377,13 @@ async def test_ten_thousand_names_stay_bounded(
 ) -> None:
     """Names or endpoints made from request data: as many as allowed are kept, without a scan for each new one."""
     registry = ProviderRegistry(Settings(max_providers=64), clock=clock)
-    looks, used = [0], ProviderRuntime.used
+    looks, used = [0], eviction.used
 
     def look(runtime: ProviderRuntime) -> int:
         looks[0] += 1
-        return used.__get__(runtime)
+        return used(runtime)
 
-    monkeypatch.setattr(ProviderRuntime, "used", property(look))
+    monkeypatch.setattr(eviction, "used", look)
     for number in range(10_000):
         name, endpoint = ("a", f"user{number}") if endpoints else (f"user{number}", None)
         await registry.provider(name, endpoint=endpoint).execute(ok)
