@@ -249,6 +249,7 @@ def _judged(ending: Ending) -> tuple[Status, str]:
     if ending.error is not None:
         return Status.FAIL, type(ending.error).__name__
     value = ending.value
+    kind = type(value).__name__
     if isinstance(value, Status):
         return value, ""
     if isinstance(value, str):
@@ -260,7 +261,7 @@ def _judged(ending: Ending) -> tuple[Status, str]:
         told, output = pair if len(pair) == 2 else (None, None)  # noqa: PLR2004 - a pair
         if isinstance(told, str) and told in _STATUSES and isinstance(output, str):
             return Status(told), output
-    return Status.FAIL, f"the check returned {type(value).__name__}, which says nothing: return {_ANSWERS}"
+    return Status.FAIL, f"the check returned {kind}, which says nothing: return {_ANSWERS}"
 
 
 _STATUSES = frozenset(map(str, Status))
