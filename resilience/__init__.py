@@ -32,6 +32,7 @@ from resilience.errors import ProviderError as ProviderError
 from resilience.errors import ProviderGated as ProviderGated
 from resilience.errors import RateLimited as RateLimited
 from resilience.errors import ResilienceError as ResilienceError
+from resilience.errors import ShuttingDown as ShuttingDown
 from resilience.errors import StreamInterrupted as StreamInterrupted
 from resilience.errors import Throttled as Throttled
 from resilience.errors import UnacceptableResult as UnacceptableResult
@@ -140,6 +141,7 @@ __all__ = [
     "RetrySettings",
     "Settings",
     "ShutdownSettings",
+    "ShuttingDown",
     "Stream",
     "StreamInterrupted",
     "StreamSettings",

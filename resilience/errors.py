@@ -15,6 +15,7 @@ Every exception this package raises.
         + Throttled
         + CostLimitReached
         + DeadlineExceeded
+        + ShuttingDown
       x StreamInterrupted             a stream broke off after its first items were out
       x UnacceptableResult            a value came back that counts as a failure
       x AllProvidersFailed            a fallback chain or a pool has nobody left to ask
@@ -78,7 +79,8 @@ class CallTimeout(ResilienceError, TimeoutError):
     Our own deadline expired and interrupted the attempt.
 
     ``args`` is ``(provider, operation, scope, limit, elapsed)``; *scope* is ``"attempt"`` or ``"total"``, or of a
-    stream ``"connect"``, ``"first_item"`` or ``"idle"``; *limit* and *elapsed* are seconds.
+    stream ``"connect"``, ``"first_item"`` or ``"idle"``; *limit* and *elapsed* are seconds. With ``"shutdown"`` it was
+    the process that could not wait any longer, and *limit* is how long it did.
     """
 
     def __init__(self, *facts: object) -> None:
@@ -98,7 +100,7 @@ class CallTimeout(ResilienceError, TimeoutError):
 
     @property
     def scope(self) -> str:
-        """``"attempt"`` if one attempt took too long, ``"total"`` if the whole call did, or what part of a stream."""
+        """``"attempt"`` or ``"total"`` for what took too long, what part of a stream, or ``"shutdown"``."""
         return str(self.args[2])
 
     @property
@@ -113,6 +115,8 @@ class CallTimeout(ResilienceError, TimeoutError):
 
     def __str__(self) -> str:
         where = _where(self.provider, self.operation)
+        if self.scope == "shutdown":
+            return f"{where}: interrupted by the shutdown after {self.elapsed:.3g} s (grace {self.limit:.3g} s)"
         what = _WHAT_TOOK_LONG.get(self.scope, "call")
         return f"{where}: {what} timed out after {self.elapsed:.3g} s (limit {self.limit:.3g} s)"
 
@@ -201,6 +205,12 @@ class DeadlineExceeded(CallRejected, TimeoutError):
         self.args = facts  # as in CallTimeout
 
     _what = "deadline has passed"
+
+
+class ShuttingDown(CallRejected):
+    """The process, or at least its registry of providers, is going down: no call begins any more."""
+
+    _what = "shutting down"
 
 
 class StreamInterrupted(ResilienceError):

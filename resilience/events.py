@@ -197,6 +197,33 @@ class CallCoalesced(Event):
     """A call waits for an identical one that is under way."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownBegan(Event):
+    """A registry admits no call any more. *in_flight* attempts have *grace* seconds; *waiting* calls are sent away."""
+
+    grace: float
+    in_flight: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownEnded(Event):
+    """
+    A registry is shut down, *seconds* after that began.
+
+    *finished* attempts ended by themselves, *interrupted* ones did not, and *abandoned* ones still run; *refused*
+    calls never left. *closed* adapters were closed, and *unclosed* names those that failed or took too long.
+    """
+
+    finished: int
+    interrupted: int
+    refused: int
+    abandoned: int
+    closed: int
+    unclosed: tuple[str, ...]
+    seconds: float
+
+
 Listener: TypeAlias = Callable[[Event], None]
 
 

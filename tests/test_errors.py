@@ -23,6 +23,7 @@ from resilience.errors import (
     ProviderGated,
     Reason,
     ResilienceError,
+    ShuttingDown,
     annotate,
     leave,
 )
@@ -53,7 +54,12 @@ TEXTS = [
         "openai.embeddings: attempt timed out after 30 s (limit 30 s)",
     ),
     (CallTimeout("openai", "", "total", 0.25, 0.2514), "openai: call timed out after 0.251 s (limit 0.25 s)"),
+    (
+        CallTimeout("openai", "", "shutdown", 20.0, 31.5),
+        "openai: interrupted by the shutdown after 31.5 s (grace 20 s)",
+    ),
     (CallRejected("openai", Reason.RETRY_DISABLED, None, ""), "openai: call refused"),
+    (ShuttingDown("openai", Reason.SHUTTING_DOWN, None, ""), "openai: shutting down"),
     (
         CircuitOpen("openai", Reason.CIRCUIT_OPEN, 12.41, ROW),
         "openai: circuit open, 5 failures in a row, next probe in 12.4 s",
@@ -103,6 +109,7 @@ def test_the_tree() -> None:
         "BulkheadFull": ["CallRejected", "ResilienceError", *roots],
         "Throttled": ["CallRejected", "ResilienceError", *roots],
         "CostLimitReached": ["CallRejected", "ResilienceError", *roots],
+        "ShuttingDown": ["CallRejected", "ResilienceError", *roots],
         "StreamInterrupted": ["ResilienceError", *roots],
         "UnacceptableResult": ["ResilienceError", *roots],
         "AllProvidersFailed": ["ResilienceError", *roots],

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     THROTTLED = "throttled"
     COST_EXHAUSTED = "cost_budget_exhausted"
     STREAM_COMMITTED = "stream_committed"
+    SHUTTING_DOWN = "shutting_down"
 
 
 class Priority(StrEnum):

@@ -23,6 +23,7 @@ _UNKNOWN = Finding(FailureKind.UNKNOWN_ERROR)
 _CANCELLED = Finding(FailureKind.CANCELLED)
 _REJECTED = Finding(FailureKind.REJECTED, delivery=Delivery.UNSENT)
 _TIMED_OUT = Finding(FailureKind.TIMEOUT, delivery=Delivery.MAYBE)
+_CUT_OFF = Finding(FailureKind.INTERRUPTED, delivery=Delivery.MAYBE, evidence=Verdict.IGNORED)  # by our own shutdown
 _MISCONFIGURED = Finding(FailureKind.CONFIGURATION_ERROR, delivery=Delivery.UNSENT)
 _NO_ERROR = Finding(FailureKind.UNKNOWN_ERROR, Category.FATAL, Delivery.PROCESSED, Verdict.SUCCESS)
 
@@ -167,7 +168,7 @@ def _of_ours(error: BaseException) -> Failure | None:
     if isinstance(error, CallRejected):
         return _REJECTED.failure(name_of(error), retry_after=_hints.seconds(safely(error, "retry_after")))
     if isinstance(error, CallTimeout):
-        return _TIMED_OUT.failure(name_of(error))
+        return (_CUT_OFF if error.scope == "shutdown" else _TIMED_OUT).failure(name_of(error))
     return _MISCONFIGURED.failure(name_of(error)) if isinstance(error, ConfigurationError) else None
 
 
