@@ -200,29 +200,6 @@ def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None
     return remove
 
 
-def registries() -> tuple[ProviderRegistry, ...]:
-    """Return every registry of this process that is in use."""
-    return tuple(_registries)
-
-
-def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None]:
-    """
-    Tell *told* of each runtime that a registry forgets: nobody will ask it again for what it has counted.
-
-    It is told under the registry's lock, so it must not ask for a provider.
-
-    Returns:
-        A function that ends this; calling it twice is harmless.
-    """
-    _told_of_the_forgotten.append(told)
-
-    def remove() -> None:
-        if told in _told_of_the_forgotten:
-            _told_of_the_forgotten.remove(told)
-
-    return remove
-
-
 def key_of(name: str, endpoint: str) -> Key:
     """Return the key under which an endpoint of a provider is known. No name of a provider can look like it."""
     return name, endpoint
