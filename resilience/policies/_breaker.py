@@ -19,6 +19,7 @@ class CircuitBreakerSnapshot:
     Args:
         name: The breaker's name.
         state: Its state.
+        since: When it came into this state, in seconds since the Unix epoch; None: it has always been in it.
         retry_after: Seconds until the next probe may leave; None unless open.
         until: The same as seconds since the Unix epoch, to carry across a restart.
         evidence: Why it opened last, in figures.
@@ -43,6 +44,7 @@ class CircuitBreakerSnapshot:
     probes: int
     trips: int
     stale_results: int
+    since: float | None = None
 
 
 def rules_from(settings: BreakerSettings, *, attempt_timeout: float | None, hint_cap: float = 120.0) -> CircuitRules:

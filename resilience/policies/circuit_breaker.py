@@ -80,6 +80,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         "_live",
         "_refresh",
         "_rng",
+        "_since",
         "_wall_clock",
         "bus",
         "circuit",
@@ -123,6 +124,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         self._absorb = absorb
         self._refresh = refresh
         self._entered = {}
+        self._since: float | None = None  # in seconds since the Unix epoch; None: from the beginning
         self._live: dict[Permit, float] = {}  # when each call began, so that a hang is seen while it lasts
         if absorb is _nothing:
             survives(self)  # one that is part of a provider is woken by it after a fork
@@ -144,6 +146,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
             return CircuitBreakerSnapshot(
                 name=self.name,
                 state=circuit.state,
+                since=self._since,
                 retry_after=left,
                 until=self._wall_clock() + left if left is not None else None,
                 evidence=str(circuit.evidence),
@@ -176,11 +179,13 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
     def reset(self) -> None:
         """Return to the state that the settings ask for and forget all evidence."""
         self._decide(lambda now: self.circuit.reset(now, initial_state(self.settings)))
+        self._since = None
 
     def start_anew(self) -> None:
         """Forget everything without telling anybody: in a forked child, none of it happened."""
         # Any moment that has passed will do. Our clock may belong to a loop that does not run here.
         self.circuit = Circuit(self.circuit.rules, self.circuit._closed_at, state=initial_state(self.settings))
+        self._since = None
         self._live.clear()
         self._entered.clear()
 
@@ -203,6 +208,8 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
             state = asked  # only settings disable, and today's do not
         left = snapshot.until - self._wall_clock() if snapshot.until is not None else 0.0
         self._decide(lambda now: self.circuit.restore(state, now, remaining=left, trips=snapshot.trips))
+        if state == snapshot.state:
+            self._since = snapshot.since
 
     def adopt(
         self, settings: BreakerSettings, *, attempt_timeout: float | None = 30.0, hint_cap: float = 120.0
@@ -299,6 +306,8 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         if not circuit.changes and not circuit.lost and circuit.spared is None:
             return None
         told = _Told(circuit.changes, circuit.lost, circuit.spared)
+        if circuit.changes:
+            self._since = self._wall_clock()
         circuit.changes, circuit.lost, circuit.spared = [], 0, None
         return told
 

@@ -397,6 +397,7 @@ async def test_a_snapshot_is_frozen_and_json_ready(breaker: CircuitBreaker) -> N
         "probes": 0,
         "trips": 1,
         "stale_results": 0,
+        "since": pytest.approx(1e9 + anyio.current_time() - 4),
     }
 
 
@@ -426,6 +427,7 @@ async def test_an_open_circuit_survives_a_restart(breaker: CircuitBreaker) -> No
     other.bus.subscribe(events)
     other.restore(stored)
     assert other.state is CircuitState.OPEN
+    assert other.snapshot().since == stored.since
     assert (events.transitions[0].figures, events.transitions[0].retry_after) == (
         "restored from a snapshot",
         pytest.approx(5.0),

@@ -256,6 +256,7 @@ async def test_a_snapshot(world) -> None:
             "probes": 0,
             "trips": 1,
             "stale_results": 0,
+            "since": world.EPOCH,
         },
         "in_flight": 0,
         "gate_closed_for": 0.0,
