@@ -53,6 +53,7 @@ HINTED: Final = "resilience.gate.hinted"
 COMPONENT: Final = "resilience.component"
 STATUS: Final = "resilience.status"
 ERROR_TYPE: Final = "error.type"
+HTTP_STATUS: Final = "http.response.status_code"
 
 # -- metrics ---------------------------------------------------------------------------------------------------------
 
@@ -63,6 +64,13 @@ class Instrument(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+
+
+class Merged(StrEnum):
+    """What becomes of several numbers for one series: of several registries in a process, or of several workers."""
+
+    SUM = "sum"
+    MAX = "max"
 
 
 @final
@@ -77,6 +85,7 @@ class Metric:
         unit: In UCUM's notation; what is counted stands in braces.
         description: What it says.
         attributes: What tells its series apart.
+        merged: What becomes of several numbers for one series. Default: they are added up.
     """
 
     name: str
@@ -84,6 +93,7 @@ class Metric:
     unit: str
     description: str
     attributes: tuple[str, ...]
+    merged: Merged = Merged.SUM
 
     @property
     def prometheus(self) -> str:
@@ -91,8 +101,6 @@ class Metric:
         name = label(self.name)
         if self.unit == "s" and not name.endswith("_seconds"):
             name += "_seconds"
-        elif self.unit == "1" and self.instrument is Instrument.GAUGE:
-            name += "_ratio"
         return f"{name}_total" if self.instrument is Instrument.COUNTER else name
 
 
@@ -100,6 +108,9 @@ def label(attribute: str) -> str:
     """Return the name that an attribute has as a label in Prometheus."""
     return attribute.replace(".", "_")
 
+
+OTHER: Final = "_other"
+"""What providers are called beyond those that are told apart, and those that are forgotten."""
 
 _COUNTER, _GAUGE, _HISTOGRAM = Instrument.COUNTER, Instrument.GAUGE, Instrument.HISTOGRAM
 
@@ -152,23 +163,24 @@ FALLBACKS: Final = Metric(
 )
 BREAKER_STATE: Final = Metric(
     "resilience.circuit_breaker.state", _GAUGE, "{state}", "1 for the state that the circuit is in, 0 for the others.",
-    (PROVIDER, STATE, VARIANT),
+    (PROVIDER, STATE, VARIANT), Merged.MAX,
 )  # fmt: skip
 TRANSITIONS: Final = Metric(
     "resilience.circuit_breaker.transitions", _COUNTER, "{transition}", "Changes of the circuit's state.",
-    (PROVIDER, FROM, TO, REASON, VARIANT),
+    (PROVIDER, FROM, TO, REASON),
 )  # fmt: skip
 FAILURE_RATE: Final = Metric(
     "resilience.circuit_breaker.failure_rate", _GAUGE, "1", "Share of the window's calls that failed.",
-    (PROVIDER, VARIANT),
+    (PROVIDER, VARIANT), Merged.MAX,
 )  # fmt: skip
 SLOW_RATE: Final = Metric(
     "resilience.circuit_breaker.slow_rate", _GAUGE, "1", "Share of the window's calls that were slow.",
-    (PROVIDER, VARIANT),
+    (PROVIDER, VARIANT), Merged.MAX,
 )  # fmt: skip
 GATE_CLOSED_FOR: Final = Metric(
-    "resilience.gate.closed_for", _GAUGE, "s", "In how many seconds the gate opens; 0 when it is open.", (PROVIDER,)
-)
+    "resilience.gate.closed_for", _GAUGE, "s", "In how many seconds the gate opens; 0 when it is open.", (PROVIDER,),
+    Merged.MAX,
+)  # fmt: skip
 GATE_CLOSINGS: Final = Metric(
     "resilience.gate.closings", _COUNTER, "{closing}", "Pauses that the provider asked for.", (PROVIDER, HINTED)
 )
@@ -190,15 +202,16 @@ COST_REMAINING: Final = Metric(
 )
 HEALTH_STATUS: Final = Metric(
     "resilience.health.status", _GAUGE, "{status}", "1 for the status that a component has, 0 for the others.",
-    (COMPONENT, STATUS),
+    (COMPONENT, STATUS), Merged.MAX,
 )  # fmt: skip
 RELOADS: Final = Metric(
     "resilience.settings.reloads", _COUNTER, "{reload}", "Settings read anew: applied, unchanged or refused.",
     (OUTCOME,),
 )  # fmt: skip
 DRIFT: Final = Metric(
-    "resilience.settings.drift", _GAUGE, "{setting}", "Settings that differ between the file and what runs.", ()
-)
+    "resilience.settings.drift", _GAUGE, "{setting}", "Settings that differ between the file and what runs.", (),
+    Merged.MAX,
+)  # fmt: skip
 
 METRICS: Final = (
     CALLS, CALL_DURATION, ATTEMPT_DURATION, IN_FLIGHT, WAITING, REJECTIONS, TIMEOUTS, RETRIES, RETRY_DELAY,

@@ -1,0 +1,84 @@
+"""
+Examples for the buckets of histograms: the last recorded call that fell into each, and its trace.
+
+Only calls that are being traced anyway leave one, so that others pay nothing for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from typing import Final, NamedTuple, TypeAlias, final
+
+from resilience.telemetry.names import BUCKETS, Metric
+
+_MOST_SERIES: Final = 2048
+
+_Key: TypeAlias = tuple[Metric, tuple[str, ...]]
+
+
+class Example(NamedTuple):
+    """One call: how long it took, when it was over (nanoseconds since the Unix epoch), and where to find it."""
+
+    seconds: float
+    time: int
+    trace_id: int
+    span_id: int
+
+
+@final
+class Examples:
+    """The last example for each bucket of each series; series beyond a bound have none."""
+
+    def __init__(self) -> None:
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget them all."""
+        self._lock = threading.Lock()
+        self._kept: dict[_Key, dict[int, Example]] = {}
+
+    def keep(
+        self,
+        metric: Metric,
+        values: tuple[str, ...],
+        seconds: float,
+        *,
+        trace_id: int,
+        span_id: int,
+        now: int | None = None,
+    ) -> None:
+        """
+        Keep a call as the example of its bucket.
+
+        Args:
+            metric: The histogram: `names.CALL_DURATION` or `names.ATTEMPT_DURATION`.
+            values: The values of its attributes: provider, operation, outcome and variant.
+            seconds: How long the call took.
+            trace_id: Its trace.
+            span_id: Its span.
+            now: When it was over, in nanoseconds since the Unix epoch. Default: now.
+        """
+        with self._lock:
+            kept = self._kept.get((metric, values))
+            if kept is None:
+                if len(self._kept) >= _MOST_SERIES:
+                    return
+                kept = self._kept[metric, values] = {}
+            moment = now if now is not None else time.time_ns()
+            kept[bisect_left(BUCKETS, seconds)] = Example(seconds, moment, trace_id, span_id)
+
+    def of(self, metric: Metric, values: tuple[str, ...]) -> list[Example]:
+        """Return the examples of one series, those of the shortest calls first."""
+        with self._lock:
+            return [example for _, example in sorted(self._kept.get((metric, values), {}).items())]
+
+    def forget(self, provider: str) -> None:
+        """Drop the examples of *provider*."""
+        with self._lock:
+            self._kept = {key: kept for key, kept in self._kept.items() if key[1][0] != provider}
+
+
+examples: Final = Examples()
+"""Those of this process."""
