@@ -61,6 +61,7 @@ class Attempted:
         began: When it began, on the runtime's clock.
         attempt: How many attempts were made already. Default: 0.
         lane: Where they were made, if this may be no task at all. Default: None, it is one.
+        watched: Whether it is a call of its own to whoever follows calls. Default: True.
     """
 
     __slots__ = (
@@ -96,7 +97,14 @@ class Attempted:
     watch: Watch | None
 
     def __init__(
-        self, runtime: ProviderRuntime, plan: Plan, began: float, *, attempt: int = 0, lane: Lane | None = None
+        self,
+        runtime: ProviderRuntime,
+        plan: Plan,
+        began: float,
+        *,
+        attempt: int = 0,
+        lane: Lane | None = None,
+        watched: bool = True,
     ) -> None:
         self.runtime = runtime
         self.plan = plan
@@ -120,7 +128,7 @@ class Attempted:
         self._is_over = False
         if attempt:
             runtime.common.count_call()
-        elif observed.watcher is not None:
+        elif watched and observed.watcher is not None:
             self.watch = runtime.watch(plan.operation)
 
     # -- the end ---------------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ class Call(Attempted):
 
         With *hold* an attempt that has a result is not over: its permit and its turn stay with the call.
         """
+        watch = self.watch
+        if watch is not None:
+            watch.enter()
         try:
             while True:
                 attempt = await self.enter()
@@ -76,6 +79,8 @@ class Call(Attempted):
             self.abandoned()  # in a pause, or in a line
             raise
         finally:
+            if watch is not None:
+                watch.leave()
             self.forget()
 
     def reached(self, func: Callable[..., Awaitable[T]], attempt: Guard) -> Callable[..., Awaitable[T]]:

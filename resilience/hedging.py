@@ -62,7 +62,13 @@ async def hedged(
     """
     contest = _Contest(call, func, args, kwargs, hold=hold)
     try:
-        return await contest.run()
+        if call.watch is None:
+            return await contest.run()
+        call.watch.enter()
+        try:
+            return await contest.run()
+        finally:
+            call.watch.leave()
     finally:
         contest.forget()
 
@@ -190,7 +196,7 @@ class _Contest(Generic[T]):
         first, now = self._calls[FIRST], self._calls[FIRST].runtime.clock()
         if not self._may_launch(first) or (charges := self._pay(first, now)) is None:
             return None
-        second = Call(first.runtime, first.plan, first.began)
+        second = Call(first.runtime, first.plan, first.began, watched=False)
         second.attempt, second.key = first.attempt, first.key  # it is the same call, counted once
         second.watch, second._is_over = first.watch, True
         second.follow = _decide_nothing

@@ -8,7 +8,7 @@ the moment, a call pays nothing, or one look.
 ======================================  ===========================================================================
 what happens                            what is told, each exactly once and in this order
 ======================================  ===========================================================================
-a call begins                           `Watcher.call`
+a call begins                           `Watcher.call`, and around its work `Watch.enter` and `leave`
 an attempt has its permit               `Watch.attempt`, and around the user's function `enter` and `leave`
 the attempt is over                     `AttemptWatch.ended`
 the call is over                        `Watch.ended`
@@ -55,6 +55,12 @@ class AttemptWatch(Protocol):
 
 class Watch(Protocol):
     """Follows one call."""
+
+    def enter(self) -> None:
+        """The call goes to work, in the context of this very task."""
+
+    def leave(self) -> None:
+        """It has a result or an error, in the same context. It may still be held open."""
 
     def attempt(self, number: int) -> AttemptWatch:
         """An attempt is about to leave: the call's *number*-th, counted from 1."""
