@@ -13,7 +13,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from resilience.cli import plugins
+from resilience.errors import ConfigurationError
 
+_BAD_NEWS: Final = 1
 _INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141
 _EPILOG: Final = (
@@ -65,6 +67,9 @@ class Commands(TyperGroup):
         """Run the command; what it returns is the exit code."""
         try:
             code = super().invoke(ctx)
+        except ConfigurationError as error:  # whatever a command does first is to read the settings
+            typer.echo(f"resilience: {error}", err=True)
+            code = _BAD_NEWS
         except KeyboardInterrupt:
             code = _INTERRUPTED
         except BrokenPipeError:

@@ -21,7 +21,10 @@ DISTRIBUTION: Final = "resilient-providers"
 Command: TypeAlias = Callable[..., int | None] | typer.Typer
 """What an entry point of the group ``resilience.commands`` names."""
 
-BUILT_IN: Final[Mapping[str, metadata.EntryPoint]] = {}
+BUILT_IN: Final = {
+    name: metadata.EntryPoint(name, f"resilience.cli.{module}:{name}", GROUP)
+    for name, module in {"check": "check", "show": "show", "schema": "show"}.items()
+}
 
 
 class Unusable(Exception):
