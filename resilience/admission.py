@@ -33,12 +33,12 @@ class Pending:
         self._ticket = object()  # not the call itself: that would keep its task alive
 
     def __enter__(self) -> None:
-        self._waiting.add(self._ticket)
+        self._waiting[self._ticket] = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._waiting.discard(self._ticket)
+        self._waiting.pop(self._ticket, None)
 
 
 @final

@@ -134,7 +134,7 @@ class Composed:
         circuit = self.circuit
         assert self.lane.door is circuit.door
         assert self.runtime.refused_until == (circuit.until if circuit.state is OPEN else -inf)
-        assert self.runtime.probing == {caller for caller, permit in holders.items() if permit.probe}
+        assert set(self.runtime.probing) == {caller for caller, permit in holders.items() if permit.probe}
 
 
 def _fields(rules: CircuitRules) -> dict[str, object]:

@@ -103,7 +103,7 @@ class Stage:
         assert self.left + self.refused == 4
         circuit = self.provider.breaker.circuit
         assert circuit.successes + circuit.failures + circuit.ignored + circuit.stale == after.calls
-        assert self.provider._runtime.probing == set()
+        assert not self.provider._runtime.probing
 
 
 @pytest.fixture
