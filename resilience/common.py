@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, final
 from resilience._core.budget import Charge, RetryBudget
 from resilience._core.gate import Gate
 from resilience.events import EventBus
+from resilience.life import Life
 from resilience.settings import ProviderSettings
 
 Clock: TypeAlias = Callable[[], float]
@@ -26,12 +27,13 @@ _WORTH_TELLING = 1.0  # seconds
 
 @final
 class Tools:
-    """What a runtime gets from its registry: clocks, randomness, the bus above it and the way to its neighbours."""
+    """What a runtime gets from its registry: clocks, randomness, the bus above it, its life, its neighbours."""
 
-    __slots__ = ("bus", "clock", "neighbour", "rng", "wall_clock")
+    __slots__ = ("bus", "clock", "life", "neighbour", "rng", "wall_clock")
 
     bus: EventBus
     clock: Clock
+    life: Life
     neighbour: Callable[[str], Any]  # what it returns, a handle, stands above us
     rng: random.Random
     wall_clock: Clock
@@ -49,6 +51,7 @@ class Tools:
         self.wall_clock = wall_clock
         self.rng = rng
         self.bus = bus
+        self.life = Life()
         self.neighbour = neighbour
 
 

@@ -120,7 +120,7 @@ def is_asyncios(task: object) -> TypeGuard[Task[Any]]:
 class _Base:
     """What both guards do: keep the attempt's entry in its lane and its deadline with its task."""
 
-    __slots__ = ("_entry", "_lane", "_task", "_what", "began", "expired", "limit")
+    __slots__ = ("_cut", "_entry", "_lane", "_task", "_what", "began", "expired", "limit")
 
     began: float
     expired: bool
@@ -135,6 +135,7 @@ class _Base:
         self.began = began
         self.limit = limit
         self.expired = False
+        self._cut: float | None = None
         self._entry = Entry(task if is_asyncios(task) else None, limit=limit, slow_after=slow_after)
 
     def _begin(self) -> None:
@@ -147,10 +148,15 @@ class _Base:
             deadlines.remove(self.began + self.limit)  # not always the last: blocks may be left in any order
             if not deadlines:
                 del _outer[self._task]
-        return self._lane.end(self._entry)
+        late = self._lane.end(self._entry)
+        if late:
+            self._cut = self._lane.cut
+        return late
 
     def _timeout(self) -> CallTimeout:
         self.expired = True
+        if self._cut is not None:
+            return CallTimeout(*self._what[:2], "shutdown", self._cut, self._lane.clock() - self.began)
         return CallTimeout(*self._what, self.limit, self._lane.clock() - self.began)
 
 
@@ -200,6 +206,7 @@ class TrioGuard(_Base):
         import trio
 
         self._scope: trio.CancelScope = trio.CancelScope()
+        self._entry.scope = self._scope
         if self.limit < math.inf:
             self._scope.deadline = trio.current_time() + self.limit
         self._begin()

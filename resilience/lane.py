@@ -88,14 +88,16 @@ class Entry:
         slow_after: From what age on it is slow, in seconds.
     """
 
-    __slots__ = ("limit", "slow_after", "task")
+    __slots__ = ("limit", "scope", "slow_after", "task")
 
     limit: float
+    scope: Any  # what interrupts it on trio
     slow_after: float
     task: Task[Any] | None
 
     def __init__(self, task: Task[Any] | None, *, limit: float, slow_after: float) -> None:
         self.task = task
+        self.scope = None
         self.limit = limit
         self.slow_after = slow_after
 
@@ -120,6 +122,7 @@ class Lane:
 
     __slots__ = (
         "__weakref__",
+        "_cut_off",
         "_idle",
         "_late",
         "_look_at",
@@ -127,8 +130,10 @@ class Lane:
         "_watcher",
         "admit",
         "clock",
+        "cut",
         "door",
         "entries",
+        "home",
         "limit",
         "live",
         "loop",
@@ -144,7 +149,9 @@ class Lane:
 
     admit: Callable[[Lane, float], Period | None]  # there where there are limits
     clock: Callable[[], float]
+    cut: float | None  # of the attempt that ended last, if it was late: the grace it had before it was cut off
     entries: int
+    home: Any  # how other threads reach it, where it belongs to a runtime
     limit: float
     metered: bool
     seen: int
@@ -179,6 +186,9 @@ class Lane:
         self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it
         self._watcher = watcher
         self._late: dict[Task[Any] | Entry, float] = {}
+        self._cut_off: dict[Task[Any] | Entry, float] = {}
+        self.cut = None
+        self.home = None
         self._slow_due = math.inf
         self._look_at = -math.inf
         if loop is not None:
@@ -198,16 +208,31 @@ class Lane:
         self.entries -= isinstance(key, Entry)
         if self.live.pop(key) != LATE:
             return False
-        self._late.pop(key, None)
+        self.forget_late(key)
         return True
 
     def forget_late(self, key: Task[Any] | Entry) -> None:
-        """Drop what was kept of a late attempt that its owner has taken out by hand."""
+        """Drop what was kept of a late attempt that its owner has taken out."""
         self._late.pop(key, None)
+        self.cut = self._cut_off.pop(key, None)
 
     def interrupt(self, entry: Entry, now: float) -> None:
         """Cancel the task of an attempt whose own limit has passed."""
         self._mark_late(entry, now)
+        self._look_soon()
+
+    def cut_off(self, grace: float) -> None:
+        """Interrupt all attempts: no more are wanted, and *grace* seconds were not enough for these."""
+        now = self.clock()
+        for key, began in list(self.live.items()):
+            if began != LATE:
+                self._cut_off[key] = grace
+                self._mark_late(key, now)
+        if self.loop is not None and self._late:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """See to it that the timer looks at what has just been interrupted."""
         if self.timer is None or isinstance(self.timer, bool):
             self._schedule(_GRACE)
         elif self.timer.when() > self.loop.time() + _GRACE:
@@ -283,8 +308,8 @@ class Lane:
             return
         self.live[key] = LATE
         self._late[key] = now
-        task: Any = key.task if isinstance(key, Entry) else key  # only asyncio's lanes have a timer that leads here
-        task.cancel()
+        target: Any = (key.task or key.scope) if isinstance(key, Entry) else key
+        target.cancel()
 
     def _report_overdue(self, now: float) -> None:
         overdue = [key for key, since in self._late.items() if now - since >= _GRACE - SLACK]

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, final
 
 from resilience.guard import here, running_trio
+from resilience.home import Home
 
 if TYPE_CHECKING:
     import trio
@@ -16,21 +17,15 @@ if TYPE_CHECKING:
 class Waiter:
     """Parks the task that made it. Waking it twice, or after it was cancelled, is harmless."""
 
-    __slots__ = ("_event", "_loop", "_token")
+    __slots__ = ("_event", "_home", "_loop")
 
     _event: asyncio.Event | trio.Event
     _loop: Any  # the asyncio loop, None on trio
-    _token: Any  # trio's handle of this run, None on asyncio
 
     def __init__(self) -> None:
         _, self._loop = here()
-        if self._loop is not None:
-            self._event = asyncio.Event()
-            self._token = None
-        else:
-            trio_module = running_trio()
-            self._event = trio_module.Event()
-            self._token = trio_module.lowlevel.current_trio_token()
+        self._home = Home(self._loop)
+        self._event = asyncio.Event() if self._loop is not None else running_trio().Event()
 
     async def wait(self, seconds: float) -> None:
         """Sleep until `wake` is called, or for *seconds*; it does not tell which."""
@@ -50,27 +45,4 @@ class Waiter:
 
     def wake(self) -> bool:
         """Let the task go on, on its own loop. Returns False if that loop is gone, and with it the task."""
-        return self._wake_asyncio() if self._loop is not None else self._wake_trio()
-
-    def _wake_asyncio(self) -> bool:
-        if asyncio._get_running_loop() is self._loop:
-            self._event.set()
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._event.set)
-        except RuntimeError:  # it is closed
-            return False
-        return True
-
-    def _wake_trio(self) -> bool:
-        import trio
-
-        running = running_trio()
-        if running is not None and running.lowlevel.current_trio_token() is self._token:
-            self._event.set()
-            return True
-        try:
-            self._token.run_sync_soon(self._event.set)
-        except trio.RunFinishedError:
-            return False
-        return True
+        return self._home.do(self._event.set)
