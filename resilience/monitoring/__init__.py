@@ -6,7 +6,10 @@ They are text for other programs, Grafana and Prometheus, which this package nei
 
 from __future__ import annotations
 
+from resilience.monitoring.alerts import alerts as alerts
+from resilience.monitoring.alerts import alerts_yaml as alerts_yaml
 from resilience.monitoring.dashboard import dashboard as dashboard
 from resilience.monitoring.dashboard import dashboard_json as dashboard_json
+from resilience.monitoring.runbook import runbook as runbook
 
-__all__ = ["dashboard", "dashboard_json"]
+__all__ = ["alerts", "alerts_yaml", "dashboard", "dashboard_json", "runbook"]

@@ -33,11 +33,13 @@ class Queries:
     Args:
         window: How far rates look back, such as ``"5m"``.
         by: The labels that every sum keeps apart, beside those that it is asked for.
+        ago: How long ago the window ended. Default: it ends now.
         scope: Matchers of every series.
         scope_of_providers: Further matchers, of every series that belongs to a provider.
     """
 
     window: str
+    ago: str = ""
     by: tuple[str, ...] = ()
     scope: tuple[str, ...] = ()
     scope_of_providers: tuple[str, ...] = ()
@@ -62,11 +64,11 @@ class Queries:
 
     def rate(self, metric: Metric, *by: str, only: Match = NOTHING, unless: Match = NOTHING, suffix: str = "") -> str:
         """Return how often a second what *metric* counts happened, summed, the attributes *by* kept apart."""
-        return self._folded("sum", metric, by, f"rate({self.series(metric, only, unless, suffix)}[{self.window}])")
+        return self._folded("sum", metric, by, f"rate({self.series(metric, only, unless, suffix)}{self._range})")
 
     def increase(self, metric: Metric, *by: str, only: Match = NOTHING, unless: Match = NOTHING) -> str:
         """Return how often what *metric* counts happened within the window, likewise."""
-        return self._folded("sum", metric, by, f"increase({self.series(metric, only, unless)}[{self.window}])")
+        return self._folded("sum", metric, by, f"increase({self.series(metric, only, unless)}{self._range})")
 
     def worst(self, metric: Metric, *by: str, only: Match = NOTHING) -> str:
         """Return the highest value that any process has for a gauge."""
@@ -82,12 +84,12 @@ class Queries:
 
     def lately(self, metric: Metric, *by: str, only: Match = NOTHING) -> str:
         """Return the highest value that a gauge had in any process within the window."""
-        return self._folded("max", metric, by, f"max_over_time({self.series(metric, only)}[{self.window}])")
+        return self._folded("max", metric, by, f"max_over_time({self.series(metric, only)}{self._range})")
 
     def quantile(self, share: float, metric: Metric, *by: str, unless: Match = NOTHING) -> str:
         """Return the seconds within which *share* of what a histogram measured was done; nothing if nothing was."""
         buckets = self.series(metric, unless=unless, suffix="_bucket")
-        summed = self._folded("sum", metric, by, f"rate({buckets}[{self.window}])", extra=("le",))
+        summed = self._folded("sum", metric, by, f"rate({buckets}{self._range})", extra=("le",))
         return f"histogram_quantile({share:g}, {summed}) >= 0"
 
     def mean(self, metric: Metric, *by: str) -> str:
@@ -106,6 +108,10 @@ class Queries:
         """
         states = " or ".join(f"({self.series(metric, {attribute: state})} == 1) * {code}" for state, code in codes)
         return self._folded("max", metric, by, states)
+
+    @property
+    def _range(self) -> str:
+        return f"[{self.window}] offset {self.ago}" if self.ago else f"[{self.window}]"
 
     def _folded(self, how: str, metric: Metric, by: tuple[str, ...], what: str, extra: tuple[str, ...] = ()) -> str:
         _check(metric, by)
