@@ -151,7 +151,7 @@ class Lane:
     clock: Callable[[], float]
     cut: float | None  # of the attempt that ended last, if it was late: the grace it had before it was cut off
     entries: int
-    home: Any  # how other threads reach it, where it belongs to a runtime
+    home: Any  # how other threads reach a trio run; an asyncio loop is reached by itself
     limit: float
     metered: bool
     seen: int
@@ -186,7 +186,7 @@ class Lane:
         self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it
         self._watcher = watcher
         self._late: dict[Task[Any] | Entry, float] = {}
-        self._cut_off: dict[Task[Any] | Entry, float] = {}
+        self._cut_off: dict[Task[Any] | Entry, float] | None = None
         self.cut = None
         self.home = None
         self._slow_due = math.inf
@@ -214,7 +214,7 @@ class Lane:
     def forget_late(self, key: Task[Any] | Entry) -> None:
         """Drop what was kept of a late attempt that its owner has taken out."""
         self._late.pop(key, None)
-        self.cut = self._cut_off.pop(key, None)
+        self.cut = self._cut_off.pop(key, None) if self._cut_off is not None else None
 
     def interrupt(self, entry: Entry, now: float) -> None:
         """Cancel the task of an attempt whose own limit has passed."""
@@ -223,7 +223,7 @@ class Lane:
 
     def cut_off(self, grace: float) -> None:
         """Interrupt all attempts: no more are wanted, and *grace* seconds were not enough for these."""
-        now = self.clock()
+        now, self._cut_off = self.clock(), {}
         for key, began in list(self.live.items()):
             if began != LATE:
                 self._cut_off[key] = grace

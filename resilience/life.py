@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import final
+from typing import TypeAlias, final
+
+Interrupt: TypeAlias = Callable[[float], object]
+"""Interrupts what is held open, from any thread, and is told how many seconds of grace were not enough."""
 
 
 @final

@@ -27,8 +27,10 @@ from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
 from resilience.fast_limits import Admit
 from resilience.guard import _outer, forget_closed_loops
+from resilience.home import Home
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
+from resilience.life import Interrupt, Life
 from resilience.limits import Limits, limited
 from resilience.plan import USUAL, Options, Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
@@ -74,6 +76,7 @@ class ProviderRuntime:
         "hedges",
         "held",
         "lanes",
+        "life",
         "limits",
         "name",
         "plan",
@@ -101,7 +104,8 @@ class ProviderRuntime:
     enabled: bool
     exhausted: int
     lanes: Lanes
-    held: dict[int, None]  # the attempts that are held open, by identity
+    life: Life
+    held: dict[int, Interrupt | None]  # the attempts that are held open, by identity, and how to interrupt them
     name: str
     plan: Plan
     recovered: int
@@ -128,6 +132,7 @@ class ProviderRuntime:
         self.common = common
         self.clock = tools.clock
         self.wall_clock = tools.wall_clock
+        self.life = tools.life
         self._rng = tools.rng
         self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
         self.rules: tuple[Rule, ...] = ()
@@ -206,6 +211,8 @@ class ProviderRuntime:
                 lane = self.lanes.add(key, make)
                 self.refresh()
         lane.thread = get_ident()  # loops can be handed from thread to thread
+        if loop is None:
+            lane.home = Home(None)
         return lane
 
     def absorb(self) -> None:
@@ -226,7 +233,8 @@ class ProviderRuntime:
     def refresh(self) -> None:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
-        usual = self.enabled and self.successor is None and not self.common.gate_was_closed and not self.chaos
+        admits = self.enabled and self.successor is None and not self.life.stopping
+        usual = admits and not self.common.gate_was_closed and not self.chaos
         passage = circuit.door if usual else None
         limits, watcher = self.limits, self._watcher
         admit = limits.admit if limits is not None else None
@@ -239,7 +247,7 @@ class ProviderRuntime:
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
-        self.refused_until = circuit.until if refuses and self.enabled and self.successor is None else -math.inf
+        self.refused_until = circuit.until if refuses and admits else -math.inf
         for lane in self.lanes.values():
             lane.door = passage if admit is None else None
             lane.passage = passage
@@ -345,6 +353,8 @@ class ProviderRuntime:
         if task is not None and permit.period is not None:
             self.probing.pop(task, None)
         self.breaker.release(permit, verdict, now, slow=slow, failure=failure)
+        if self.life.stopping:
+            self.life.attempt_ended(well=verdict is Verdict.SUCCESS and failure is None)
 
     def ended_swiftly(self, operation: str, verdict: Verdict, seconds: float) -> None:
         """A call is over that was one attempt, all of it, and that no lane has counted."""
