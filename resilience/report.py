@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from resilience._core.histogram import summed
 from resilience._core.states import CircuitState
 from resilience._core.words import Reason, many
 from resilience.plan import Plan
@@ -16,8 +18,26 @@ from resilience.policies.cost import CostLimitSnapshot, CostRefusal
 from resilience.policies.hedge import HedgeSnapshot
 from resilience.policies.rate_limit import RateLimitSnapshot, RateRefusal
 from resilience.policies.throttle import ThrottleSnapshot
-from resilience.runtime import ProviderRuntime
+from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
 from resilience.settings._types import FrozenDict
+from resilience.tally import Tally
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySnapshot:
+    """
+    How long calls took that reached the provider, retries and waits included, since somebody began to measure.
+
+    Args:
+        count: How many calls.
+        p50: Half of them took no longer than this, in seconds; estimated within the bucket of a histogram.
+        p99: All but a hundredth took no longer than this, in seconds, likewise.
+    """
+
+    count: int
+    p50: float
+    p99: float
 
 
 @final
@@ -45,6 +65,15 @@ class ProviderSnapshot:
         cost: Its cost limit; None if it has none.
         hedges: Its hedges, by operation.
         coalescing: Its calls that are made once for several; None if there were none yet.
+        succeeded: Calls that succeeded, those that *recovered* among them.
+        failed: Calls whose last error went to the caller.
+        cancelled: Calls that their callers cancelled.
+        failures: The failed ones, by kind.
+        rejections: The rejected ones, by reason.
+        latency: How long calls took; None if nobody measures.
+        last_reason: The last thing that went wrong: a kind of failure, or the reason of a refusal.
+        last_at: When that was, in seconds since the Unix epoch.
+        variant: Which arm of an experiment this is, ``a`` or ``b``; empty without one.
     """
 
     provider: str
@@ -65,6 +94,15 @@ class ProviderSnapshot:
     cost: CostLimitSnapshot | None
     hedges: Mapping[str, HedgeSnapshot]
     coalescing: CoalescerSnapshot | None
+    succeeded: int
+    failed: int
+    cancelled: int
+    failures: Mapping[str, int]
+    rejections: Mapping[str, int]
+    latency: LatencySnapshot | None
+    last_reason: str | None
+    last_at: float | None
+    variant: str
 
 
 @final
@@ -96,6 +134,8 @@ def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
     now = runtime.clock()
     with runtime.common.lock:
         runtime.absorb()
+    tally = runtime.tally
+    failures = _failures(tally)
     return ProviderSnapshot(
         provider=runtime.name,
         breaker=runtime.breaker.snapshot(),
@@ -115,7 +155,35 @@ def take_snapshot(runtime: ProviderRuntime) -> ProviderSnapshot:
         cost=_look(runtime, "cost"),
         hedges=FrozenDict({operation: hedge.snapshot() for operation, hedge in list(runtime.hedges.items())}),
         coalescing=runtime.coalescer.snapshot() if runtime.coalescer is not None else None,
+        succeeded=runtime.succeeded,
+        failed=sum(failures.values()),
+        cancelled=tally.cancelled,
+        failures=failures,
+        rejections=_rejections(runtime),
+        latency=_latency(tally),
+        last_reason=tally.last.reason if tally.last is not None else None,
+        last_at=tally.last.time if tally.last is not None else None,
+        variant=runtime.variant,
     )
+
+
+def _failures(tally: Tally) -> Mapping[str, int]:
+    by_kind: Counter[str] = Counter()
+    for (kind, _), count in list(tally.failures.items()):
+        by_kind[kind] += count
+    return FrozenDict(by_kind)
+
+
+def _rejections(runtime: ProviderRuntime) -> Mapping[str, int]:
+    by_reason = Counter(runtime.tally.rejections)
+    by_reason[CIRCUIT_OPEN.value] += runtime.rejected - by_reason.total()  # those that the fast path refused
+    return FrozenDict(+by_reason)
+
+
+def _latency(tally: Tally) -> LatencySnapshot | None:
+    taken = summed(tally.calls().values())
+    p50, p99 = taken.quantile(0.5), taken.quantile(0.99)
+    return LatencySnapshot(count=taken.count, p50=p50, p99=p99) if p50 is not None and p99 is not None else None
 
 
 def _look(runtime: ProviderRuntime, limit: str) -> Any:
