@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from resilience.events import CircuitChanged, process_bus
+from resilience.events import process_bus
+from resilience.telemetry.spans import TRANSITIONS
 from resilience.telemetry.spans import TransitionSpans as TransitionSpans
 from resilience.telemetry.spans import current_trace_id as current_trace_id
 
@@ -17,5 +18,5 @@ __all__ = ["TransitionSpans", "current_trace_id", "install"]
 
 @cache
 def install() -> None:
-    """Record the state changes of this process's circuits as spans; done once, however often it is called."""
-    process_bus.subscribe(TransitionSpans(), CircuitChanged)
+    """Record the state changes of this process's providers as spans; done once, however often it is called."""
+    process_bus.subscribe(TransitionSpans(), *TRANSITIONS)

@@ -1,70 +1,79 @@
 """
-Each change of a circuit's state as a span.
+Each change of state as a span: of a circuit, of a gate, of the settings.
 
 A transition is a trace of its own, linked to the call that caused it: it belongs to the provider, not to the
 one request that happened to be the last straw. A sampler that keeps few traces keeps few transitions; it can
-recognise them by their name and keep them all.
+recognise them by their names and keep them all.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import metadata
-from typing import TYPE_CHECKING, final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from resilience.events import CircuitChanged, Event
+from resilience.events import CircuitChanged, Event, GateClosed
 from resilience.telemetry import names
+from resilience.telemetry._version import version
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer, TracerProvider
+
+_Attributes: TypeAlias = dict[str, str | bool | int | float]
 
 
 @final
 class TransitionSpans:
     """
-    A listener that records each `CircuitChanged` as a span ``circuit_breaker.transition`` without length.
+    A listener that records each change of state as a span without length.
+
+    They are called ``circuit_breaker.transition`` and ``gate.closed``.
 
     Args:
         tracer_provider: Who makes the spans. Default: None, the application's global one, looked up when the first
-            circuit changes; as long as nothing has loaded OpenTelemetry there is none, and nothing is done.
+            state changes; as long as nothing has loaded OpenTelemetry there is none, and nothing is done.
     """
 
     __slots__ = ("_provider", "_tracer")
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self.use(tracer_provider)
+
+    def use(self, tracer_provider: TracerProvider | None) -> None:
+        """Let *tracer_provider* make the spans from now on; None: the application's global one."""
         self._provider = tracer_provider
         self._tracer: Tracer | None = None
 
     def __call__(self, event: Event) -> None:
         """Record *event* if it is a change of state."""
-        if isinstance(event, CircuitChanged) and (self._provider is not None or _loaded()):
-            self._record(event)
+        told = _TOLD.get(type(event))
+        if told is not None and (self._provider is not None or loaded()):
+            name, attributes_of = told
+            self._record(name, attributes_of(event), event.time)
 
-    def _record(self, event: CircuitChanged) -> None:
+    def _record(self, name: str, attributes: _Attributes, time: float) -> None:
         from opentelemetry.context import Context
 
         if self._tracer is None:
-            self._tracer = self._make_tracer()
-        moment = round(event.time * 1e6) * 1000  # a float tells no more than microseconds of our days
+            self._tracer = make_tracer(self._provider)
+        moment = nanoseconds(time)
         span = self._tracer.start_span(
-            names.TRANSITION_SPAN,
-            context=Context(),
-            attributes=_attributes(event),
-            links=_cause(),
-            start_time=moment,
+            name, context=Context(), attributes=attributes, links=_cause(), start_time=moment
         )
         span.end(moment)
 
-    def _make_tracer(self) -> Tracer:
-        from opentelemetry import trace
 
-        # Before the application has set a provider this is a proxy, which finds it later.
-        return trace.get_tracer(names.SCOPE, _version(), self._provider, names.SCHEMA_URL)
+def make_tracer(tracer_provider: TracerProvider | None) -> Tracer:
+    """Return what makes this library's spans."""
+    from opentelemetry import trace
+
+    # Before the application has set a provider this is a proxy, which finds it later.
+    return trace.get_tracer(names.SCOPE, version(), tracer_provider, names.SCHEMA_URL)
 
 
 def current_trace_id() -> str | None:
     """Return the id of the current trace in hexadecimal, or None if there is none."""
-    if not _loaded():
+    if not loaded():
         return None
     from opentelemetry import trace
 
@@ -72,24 +81,44 @@ def current_trace_id() -> str | None:
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
 
-def _loaded() -> bool:
-    # Whoever wants spans has loaded it by now; loading it here would stall the event loop, for nobody.
+def loaded() -> bool:
+    """Whether the application has loaded OpenTelemetry: loading it here would stall the event loop, for nobody."""
     return "opentelemetry.trace" in sys.modules
 
 
-def _attributes(event: CircuitChanged) -> dict[str, str | float]:
-    attributes: dict[str, str | float] = {
-        names.PROVIDER: event.provider,
+def nanoseconds(time: float) -> int:
+    """Return *time* as OpenTelemetry counts it. A float tells no more than microseconds of our days."""
+    return round(time * 1e6) * 1000
+
+
+def _circuit_changed(event: CircuitChanged) -> _Attributes:
+    attributes = _where(event)
+    attributes |= {
         names.FROM: event.before.value,
         names.TO: event.after.value,
         names.REASON: event.reason,
         names.FIGURES: event.figures,
     }
-    if event.operation:
-        attributes[names.OPERATION] = event.operation
     if event.retry_after is not None:
         attributes[names.RETRY_AFTER] = event.retry_after
     return attributes
+
+
+def _gate_closed(event: GateClosed) -> _Attributes:
+    return {**_where(event), names.SECONDS: event.seconds, names.HINTED: event.hinted}
+
+
+def _where(event: Event) -> _Attributes:
+    known = {names.PROVIDER: event.provider, names.OPERATION: event.operation}
+    return {name: value for name, value in known.items() if value}
+
+
+_TOLD: Final[Mapping[type[Event], tuple[str, Callable[[Any], _Attributes]]]] = {
+    CircuitChanged: (names.TRANSITION_SPAN, _circuit_changed),
+    GateClosed: (names.GATE_SPAN, _gate_closed),
+}
+TRANSITIONS: Final[tuple[type[Event], ...]] = tuple(_TOLD)
+"""The events that become spans."""
 
 
 def _cause() -> list[Link]:
@@ -97,10 +126,3 @@ def _cause() -> list[Link]:
 
     context = trace.get_current_span().get_span_context()
     return [trace.Link(context)] if context.is_valid else []
-
-
-def _version() -> str:
-    try:
-        return metadata.version("resilient-providers")
-    except metadata.PackageNotFoundError:  # copied into another project instead of installed
-        return ""
