@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = (3, 11)
 WHEELHOUSE = ROOT / ".nox" / "wheelhouse"
+PROMETHEUS = ROOT / ".nox" / "prometheus"
 
 # The source tree must not stand in for the wheel: `python -P` keeps the working directory out of the path, for this
 # process alone, so that tests may start Python as users do.
@@ -230,6 +231,41 @@ def bench(session: nox.Session) -> None:
     """Measure what a call costs, beside a floor written by hand and other libraries."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+def prometheus(session: nox.Session) -> str:
+    """
+    Return the folder of Prometheus's programs: those of this machine, or Debian's, fetched beside nox's environments.
+
+    Fetching needs no rights, and starts no service.
+    """
+    if found := shutil.which("promtool"):
+        return str(Path(found).parent)
+    programs = PROMETHEUS / "root" / "usr" / "bin"
+    if not (programs / "promtool").exists():
+        if not shutil.which("apt-get"):
+            session.error("install Prometheus 2.42 or newer (prometheus and promtool), then run this again")
+        PROMETHEUS.mkdir(parents=True, exist_ok=True)
+        apt = ["apt-get", "-qq", "-o", "APT::Sandbox::User=", "-o", f"Dir::Cache={PROMETHEUS}/cache"]
+        apt += ["-o", f"Dir::State::lists={PROMETHEUS}/lists"]
+        with session.chdir(PROMETHEUS):
+            session.run(*apt, "update", external=True)
+            session.run(*apt, "download", "prometheus", external=True)
+            session.run("dpkg-deb", "-x", str(next(PROMETHEUS.glob("*.deb"))), "root", external=True)
+    return str(programs)
+
+
+def proofs(session: nox.Session, *command: str) -> None:
+    """Run a command beside Prometheus, where the proofs are, but the source tree is not."""
+    path = os.pathsep.join((prometheus(session), os.environ.get("PATH", os.defpath)))
+    session.run("python", "-P", *command, env={**ISOLATED, "PYTHONPATH": str(ROOT / "proofs"), "PATH": path})
+
+
+@nox.session
+def monitoring(session: nox.Session) -> None:
+    """Prove dashboard, alerts and telemetry with real ones: Prometheus, Grafana's types, an OTLP receiver."""
+    install(session, "monitoring")
+    proofs(session, "-m", "pytest", "proofs", *session.posargs)
 
 
 @nox.session

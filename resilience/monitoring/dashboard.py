@@ -156,6 +156,9 @@ def _options(panel: Panel) -> Json:
         "graphMode": "area",
         "justifyMode": "auto",
         "textMode": "value",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
         "orientation": "auto",
     }
 
