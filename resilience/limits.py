@@ -111,9 +111,22 @@ class Limits:
         tools: Clocks and randomness.
         bus: Where to tell events.
         host: The provider's runtime.
+        seen: Successes from before there were limits, which say nothing about them. Default: 0.
     """
 
-    __slots__ = ("_bucket", "_clock", "_host", "_placed", "_seen", "admit", "bulkhead", "cost", "rate", "throttle")
+    __slots__ = (
+        "_bucket",
+        "_clock",
+        "_host",
+        "_placed",
+        "_seen",
+        "_usual",
+        "admit",
+        "bulkhead",
+        "cost",
+        "rate",
+        "throttle",
+    )
 
     admit: Admit
     bulkhead: Bulkhead | None
@@ -121,25 +134,57 @@ class Limits:
     rate: RateLimit | None
     throttle: Throttle | None
 
-    def __init__(self, name: str, settings: ProviderSettings, tools: Tools, bus: EventBus, host: Host) -> None:
+    def __init__(
+        self, name: str, settings: ProviderSettings, tools: Tools, bus: EventBus, host: Host, *, seen: int = 0
+    ) -> None:
         self._host = host
-        common: dict[str, Any] = {"name": name, "clock": tools.clock, "wall_clock": tools.wall_clock, "bus": bus}
+        clocks: dict[str, Any] = {"clock": tools.clock, "wall_clock": tools.wall_clock}
+        self._usual = {"name": name, "rng": tools.rng, "bus": bus, **clocks}
         self.throttle = self.cost = self.rate = self.bulkhead = None
-        if settings.throttle.limits:
-            self.throttle = Throttle(settings.throttle, rng=tools.rng, **common)
-        if settings.cost.limits:
-            self.cost = CostLimit(settings.cost, **common)
-        if settings.rate_limit.limits:
-            self.rate = RateLimit(settings.rate_limit, **common)
-        if settings.bulkhead.limits:
-            self.bulkhead = Bulkhead(
-                settings.bulkhead, rng=tools.rng, elsewhere=self._uncounted, crowded=host.refresh, **common
-            )
-        self._bucket = self.rate.fast if self.rate is not None else None
-        self.admit = admission(self.bulkhead, self._bucket)
+        self._make_missing(settings, heeds=False)
         self._clock = tools.clock
         self._placed: dict[object, Place] = {}
-        self._seen = 0
+        self._seen = seen
+
+    def _make_missing(self, settings: ProviderSettings, *, heeds: bool) -> None:
+        usual = self._usual
+        if self.throttle is None and settings.throttle.limits:
+            self.throttle = Throttle(settings.throttle, **usual)
+        if self.cost is None and settings.cost.limits:
+            self.cost = CostLimit(settings.cost, **usual)
+        if self.rate is None and settings.rate_limit.limits:
+            self.rate = RateLimit(settings.rate_limit, **usual)
+        if self.bulkhead is None and settings.bulkhead.limits:
+            crowded = self._host.refresh
+            self.bulkhead = Bulkhead(settings.bulkhead, elsewhere=self._uncounted, crowded=crowded, **usual)
+        self._bucket = self.rate.fast if self.rate is not None and not heeds else None
+        self.admit = admission(self.bulkhead, self._bucket)
+
+    def adopt(self, settings: ProviderSettings) -> None:
+        """
+        Hold those limits from now on that *settings* ask for, with all that is taken.
+
+        Called under the lock, by a host that calls its `refresh` afterwards. A limit that is no longer asked for lets
+        everybody through who waits for it, and is forgotten; should it be asked for again, it begins anew.
+        """
+        heeds = self._bucket is None and self.rate is not None and self.rate.fast is not None
+        if not self._learns:
+            self._host.absorb()
+            self._seen = self._host.successes
+        if self.throttle is not None:
+            self.throttle.adopt(settings.throttle)
+            self.throttle = self.throttle if settings.throttle.limits else None
+        if self.cost is not None:
+            self.cost.adopt(settings.cost)
+            self.cost = self.cost if settings.cost.limits else None
+        if self.rate is not None:
+            self.rate.adopt(settings.rate_limit)
+            self.rate = self.rate if settings.rate_limit.limits else None
+        if self.bulkhead is not None:
+            self.bulkhead.adopt(settings.bulkhead)
+            self.bulkhead = self.bulkhead if settings.bulkhead.limits else None
+        self._make_missing(settings, heeds=heeds)
+        self.share(self._host.common.lock)
 
     def _all(self) -> list[Bulkhead | CostLimit | RateLimit | Throttle]:
         every = (self.throttle, self.cost, self.rate, self.bulkhead)
@@ -187,7 +232,7 @@ class Limits:
                 return self.cost.refused(reserved)
             money = reserved
         if self.rate is not None:
-            quota = self.rate.try_acquire(tokens=options.reserve.tokens)
+            quota = self.rate.at_once(tokens=options.reserve.tokens)
         place = self._try_place(options, task) if not isinstance(quota, RateRefusal) else None
         if isinstance(quota, RateRefusal) or isinstance(place, BulkheadRefusal):
             Turn(money, quota if isinstance(quota, Reservation) else None).refund()
@@ -228,7 +273,7 @@ class Limits:
         """Return a place, None where none is needed."""
         if self.bulkhead is None or self._has_place(task):
             return None
-        return self.bulkhead.try_acquire(priority=options.priority)
+        return self.bulkhead.at_once(priority=options.priority)
 
     def _reclaim(self) -> None:
         """Take back the places of tasks whose event loop was closed before they had ended."""
@@ -291,8 +336,8 @@ class Limits:
             whole: How long it took, in seconds, where that is known.
             first: How long it took until it was held open: for a stream, until its first item.
         """
-        bulkhead, throttle = self.bulkhead, self.throttle
-        if throttle is not None or (bulkhead is not None and bulkhead.settings.adaptive != "off"):
+        bulkhead = self.bulkhead
+        if self._learns:
             latency = None
             if bulkhead is not None and verdict is Verdict.SUCCESS:
                 # A stream is as long as it is: how long says nothing about how busy its provider is.
@@ -300,6 +345,11 @@ class Limits:
             self._learn(failure, latency)
         if bulkhead is not None and bulkhead.waiting:
             bulkhead.freed()
+
+    @property
+    def _learns(self) -> bool:
+        """Whether a limit depends on what becomes of attempts."""
+        return self.throttle is not None or (self.bulkhead is not None and self.bulkhead.settings.adaptive != "off")
 
     def heed(self, thing: object, sent: float) -> None:
         """Let the headers of a response, or of an error that carries one, tighten the rate limit."""

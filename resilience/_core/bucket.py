@@ -82,6 +82,8 @@ class Bucket:
     tat: float
     tolerance: float
     window: float
+    _furthest: float
+    _tightened: float
 
     def __init__(self, allowance: float, window: float, burst: float | None = None) -> None:
         self.allowance = allowance
@@ -98,6 +100,28 @@ class Bucket:
         self._barred = False
         self.spell = 0
         self.reset()
+
+    def adopt(self, now: float, allowance: float, window: float, burst: float | None = None) -> None:
+        """
+        Count by other figures from now on. So many units as are used at *now* stay used, whatever their new pace.
+
+        The arguments are those of the constructor, and so is what it raises. Spells go on: what was taken before can
+        be put back.
+        """
+        wanted = Bucket(allowance, window, burst)
+        pace = wanted.interval / self.interval
+        if wanted.interval != self.interval:
+            self.tat = self._at_pace(now, self.tat, pace)
+            self._furthest = self._at_pace(now, self._furthest, pace)
+            self._tightened *= pace
+        self.allowance, self.window, self.burst = wanted.allowance, wanted.window, wanted.burst
+        self.interval, self._tau = wanted.interval, wanted._tau
+        self._set_tolerance()
+
+    @staticmethod
+    def _at_pace(now: float, moment: float, pace: float) -> float:
+        """Return when the bucket will be full which would be at *moment*, once units take *pace* times as long."""
+        return now + (moment - now) * pace if moment > now else moment
 
     def reset(self) -> None:
         """Fill the bucket and forget what headers said."""
@@ -162,6 +186,10 @@ class Bucket:
             return 0
         left = self._tau + _SLACK - (max(self.tat, now) - now)
         return floor(min(self.burst, max(0.0, left / self.interval)))
+
+    def used(self, now: float) -> float:
+        """Return how many units are used up at *now*: taken, or taken away by headers, and not made good by time."""
+        return max(0.0, self.tat - now) / self.interval
 
     def full_in(self, now: float) -> float:
         """Return in how many seconds the bucket will be full, if nobody takes anything."""

@@ -63,6 +63,10 @@ class Limit(Protocol):
         """
         ...
 
+    def adopt(self, lowest: int, highest: int) -> None:
+        """Stay within other bounds from now on, and go on from where the limit is, or from the nearest bound."""
+        ...
+
 
 @final
 class _Window:
@@ -98,6 +102,11 @@ class _Window:
     @property
     def latency(self) -> float | None:
         return self.latencies / self.timed if self.timed else None
+
+
+def within(limit: float, lowest: int, highest: int) -> float:
+    """Return *limit*, or the bound that it lies beyond."""
+    return min(max(limit, lowest), highest)
 
 
 def _checked(initial: float, lowest: int, highest: int) -> float:
@@ -153,6 +162,11 @@ class AimdLimit:
         window.restart(now)
         return why
 
+    def adopt(self, lowest: int, highest: int) -> None:
+        """Stay within other bounds from now on, as `Limit.adopt` describes."""
+        self.limit = _checked(within(self.limit, lowest, highest), lowest, highest)
+        self._lowest, self._highest = lowest, highest
+
 
 @final
 class VegasLimit:
@@ -201,6 +215,11 @@ class VegasLimit:
         window.restart(now)
         return why
 
+    def adopt(self, lowest: int, highest: int) -> None:
+        """Stay within other bounds from now on, as `Limit.adopt` describes."""
+        self.limit = _checked(within(self.limit, lowest, highest), lowest, highest)
+        self._lowest, self._highest = lowest, highest
+
     def _update(self, window: _Window) -> str:
         step = max(1, math.floor(math.log10(self.limit)))
         if window.drops:
@@ -235,7 +254,7 @@ class VegasLimit:
         return "room"
 
     def _move(self, by: float) -> None:
-        self.limit = min(max(self.limit + by, self._lowest), self._highest)
+        self.limit = within(self.limit + by, self._lowest, self._highest)
 
     def _draw_probe(self) -> float:
         return self._rng.uniform(0.5, 1.0) * _PROBE_EVERY * self.limit

@@ -102,6 +102,23 @@ class LatencyHistogram:
             for index, count in list(other._slices[(other._epoch - back) % SLICES].items()):
                 self._add(self._epoch - back, index, count)
 
+    def resized(self, window: float, now: float) -> LatencyHistogram:
+        """
+        Return a histogram that looks back over another *window*, and knows what this one knows.
+
+        When a latency was recorded is known by its slice alone: it counts as of when that began.
+        """
+        self._turn(now)
+        other = LatencyHistogram(window, self.error)
+        newest = int(max(now, self._epoch * self._width) // other._width)
+        other._epoch = newest
+        for epoch in range(self._epoch - SLICES + 1, self._epoch + 1):
+            place = int(epoch * self._width // other._width)
+            if place > newest - SLICES:
+                for index, count in self._slices[epoch % SLICES].items():
+                    other._add(place, index, count)
+        return other
+
     def _bin_of(self, seconds: float) -> int:
         bounded = min(seconds, _MOST) if seconds > _LEAST else _LEAST
         return ceil(log(bounded) * self._scale) - self._lowest

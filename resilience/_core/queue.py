@@ -77,20 +77,33 @@ class Line(Generic[W]):
     size: int
 
     def __init__(self, size: int, *, lifo_when_overloaded: bool = False, interval: float = 0.1) -> None:
-        if size < 0:
-            raise ValueError(f"a line of {size!r} waiters: expected 0 or more")
         if not interval > 0:
             raise ValueError(f"an interval of {interval!r} s: expected a positive number of seconds")
-        self.size = size
         self._interval = interval
-        self._lifo = lifo_when_overloaded
+        self.adopt(size, lifo_when_overloaded=lifo_when_overloaded)
         # Ordered dicts, since a plain one finds its first key slowly once many before it have gone.
         self._rows: tuple[OrderedDict[Spot[W], None], ...] = tuple(OrderedDict() for _ in _HIGHEST_FIRST)
         self._length = 0
         self._busy_since = 0.0
 
+    def adopt(self, size: int, *, lifo_when_overloaded: bool = False) -> None:
+        """
+        Hold so many, and serve them in this order, from now on. Nobody is sent away for it.
+
+        Raises:
+            ValueError: *size* is negative.
+        """
+        if size < 0:
+            raise ValueError(f"a line of {size!r} waiters: expected 0 or more")
+        self.size = size
+        self._lifo = lifo_when_overloaded
+
     def __len__(self) -> int:
         return self._length
+
+    def spots(self) -> list[Spot[W]]:
+        """Return everybody's spot, the highest priority first, and the oldest first among equals."""
+        return [spot for row in self._rows for spot in row]
 
     def waiting(self, priority: Priority) -> int:
         """Return how many of *priority* wait."""

@@ -14,6 +14,8 @@ booked when it becomes known, and nothing more is let through until there is roo
 on the safe side: money leaves up to a sixtieth of the window late, never early.
 
 Amounts, the limit too, are counted in whole billionths, rounded up, so that no sum ever drifts.
+
+In a window of another length money counts as of the last moment that its slot allows: again it may leave late only.
 """
 
 from __future__ import annotations
@@ -38,20 +40,48 @@ class Spend:
         ValueError: A number is not positive and finite.
     """
 
-    __slots__ = ("_booked", "_latest", "_limit", "_total", "_width", "limit", "window")
+    __slots__ = ("_booked", "_latest", "_limit", "_moved", "_successor", "_total", "_width", "limit", "window")
 
     limit: float
     window: float
 
     def __init__(self, limit: float, window: float) -> None:
-        for name, value in (("limit", limit), ("window", window)):
-            if not (isfinite(value) and value > 0):
-                raise ValueError(f"spend {name} {value!r}: expected a finite number above 0")
-        self.limit = limit
+        if not (isfinite(window) and window > 0):
+            raise ValueError(f"spend window {window!r}: expected a finite number above 0")
         self.window = window
         self._width = window / _SLOTS
-        self._limit = _in_parts(limit)
+        self._successor: Spend | None = None
+        self._moved: dict[int | None, int] = {}  # where the successor has put what was booked here, by slot
+        self._limit_to(limit)
         self.reset()
+
+    def _limit_to(self, limit: float) -> None:
+        if not (isfinite(limit) and limit > 0):
+            raise ValueError(f"spend limit {limit!r}: expected a finite number above 0")
+        self.limit = limit
+        self._limit = _in_parts(limit)
+
+    def adopt(self, now: float, limit: float, window: float) -> Spend:
+        """
+        Return what counts by another *limit* and *window* from now on, with all that was spent.
+
+        What was reserved here is settled here as before; it is handed on.
+
+        Raises:
+            ValueError: A number is not positive and finite.
+        """
+        if window == self.window:
+            self._limit_to(limit)
+            return self
+        successor = Spend(limit, window)
+        self._turn(now)
+        for slot, parts in self._booked.items():
+            began = slot * self._width
+            place = int(min(max(now, began), began + self._width) // successor._width)
+            self._moved[slot] = successor._latest = place
+            successor._book(place, parts)
+        self._successor = successor
+        return successor
 
     def reset(self) -> None:
         """Forget everything that was spent."""
@@ -81,19 +111,22 @@ class Spend:
             self._book(slot, wanted)
         return 0.0, slot
 
-    def settle(self, now: float, slot: int, reserved: float, actual: float) -> None:
+    def settle(self, now: float, slot: int | None, reserved: float, actual: float) -> None:
         """
-        Correct what was *reserved* in a *slot* to its *actual* price.
+        Correct what was *reserved* in a *slot* to its *actual* price. None: a slot that has left the window.
 
         Raises:
             ValueError: *actual* is negative or not finite.
         """
+        if self._successor is not None:
+            return self._successor.settle(now, self._moved.get(slot), reserved, actual)
         more = _in_parts(checked(actual)) - _in_parts(reserved)
         present = self._turn(now)
         if more >= 0:
             self._book(present, more)
-        elif slot in self._booked:
+        elif slot is not None and slot in self._booked:
             self._book(slot, more)
+        return None
 
     def used(self, now: float) -> float:
         """Return how much is spent or reserved in the window that ends at *now*."""

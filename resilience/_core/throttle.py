@@ -45,11 +45,17 @@ class AdaptiveThrottle:
         ValueError: *ratio* is below 1, *max_reject* is no share, or the window is empty.
     """
 
-    __slots__ = ("_accepted", "_calls", "_max_reject", "_minimum", "_ratio", "_window")
+    __slots__ = ("_accepted", "_calls", "_max_reject", "_minimum", "_ratio", "_span", "_window")
 
     def __init__(
         self, ratio: float = 2.0, window: float = 120.0, max_reject: float = 0.9, minimum_calls: int = 10
     ) -> None:
+        self._set(ratio, max_reject, minimum_calls)
+        self._window = TimeWindow(window, counters=2, buckets=_BUCKETS)
+        self._span = window
+        self._calls = self._accepted = 0
+
+    def _set(self, ratio: float, max_reject: float, minimum_calls: int) -> None:
         if not ratio >= 1:
             raise ValueError(f"ratio {ratio!r}: expected 1 or more calls for each one accepted")
         if not 0 <= max_reject <= 1:
@@ -57,8 +63,17 @@ class AdaptiveThrottle:
         self._ratio = ratio
         self._max_reject = max_reject
         self._minimum = minimum_calls
-        self._window = TimeWindow(window, counters=2, buckets=_BUCKETS)
-        self._calls = self._accepted = 0
+
+    def adopt(self, now: float, *, ratio: float, window: float, max_reject: float, minimum_calls: int) -> None:
+        """
+        Decide by other figures from now on, about the same calls.
+
+        The arguments are those of the constructor, and so is what it raises.
+        """
+        self._set(ratio, max_reject, minimum_calls)
+        if window != self._span:
+            self._window = self._window.resized(window, now, (self._calls, self._accepted))
+            self._span = window
 
     def record(self, now: float, *, accepted: bool, n: int = 1) -> None:
         """Count *n* calls that have completed by *now*."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from resilience._core.limit import AimdLimit, Limit, VegasLimit
+from resilience._core.limit import AimdLimit, Limit, VegasLimit, within
 from resilience._core.words import Reason
 from resilience.failure import FailureKind
 from resilience.settings import BulkheadSettings
@@ -74,12 +74,16 @@ def fixed_limit(settings: BulkheadSettings) -> int:
     return highest if settings.adaptive == "off" else min(settings.initial_limit, settings.max_limit, highest)
 
 
-def adaptive_limit(settings: BulkheadSettings, rng: random.Random) -> Limit | None:
-    """Return the limit that adapts itself, if *settings* ask for one."""
+def adaptive_limit(settings: BulkheadSettings, rng: random.Random, present: Limit | None = None) -> Limit | None:
+    """Return the limit that adapts itself, if *settings* ask for one; it goes on from where *present* is."""
     if not settings.limits or settings.adaptive == "off":
         return None
     highest = min(settings.max_limit, settings.max_concurrent or NO_LIMIT)
-    lowest, initial = min(settings.min_limit, highest), min(settings.initial_limit, highest)
+    lowest = min(settings.min_limit, highest)
+    if isinstance(present, AimdLimit if settings.adaptive == "aimd" else VegasLimit):
+        present.adopt(lowest, highest)
+        return present
+    initial = within(settings.initial_limit if present is None else present.limit, lowest, highest)
     if settings.adaptive == "aimd":
         return AimdLimit(initial, lowest, highest, -math.inf)
     return VegasLimit(initial, lowest, highest, -math.inf, rng)

@@ -64,10 +64,25 @@ class Line:
     __slots__ = ("_buckets", "_labels", "_most", "_places", "_requests", "_tokens")
 
     def __init__(self, buckets: Buckets, names: dict[Bucket, str], most: int) -> None:
+        self._set(buckets, names, most)
+        self.clear()
+
+    def _set(self, buckets: Buckets, names: dict[Bucket, str], most: int) -> None:
         self._buckets = buckets
         self._labels = {bucket: f"{bucket.allowance:g} {name}" for bucket, name in names.items()}
         self._most = most
-        self.clear()
+
+    def adopt(self, buckets: Buckets, names: dict[Bucket, str], most: int, *, clamps: bool) -> None:
+        """Wait for room in other *buckets* from now on, in the same order. Nobody is sent away for it."""
+        self._set(buckets, names, most)
+        if clamps:
+            for place in self._places:
+                place.requests = min(place.requests, buckets.most_requests)
+                place.tokens = min(place.tokens, buckets.most_tokens)
+            self._requests = sum(place.requests for place in self._places)
+            self._tokens = sum(place.tokens for place in self._places)
+        buckets.bar(bool(self._places))
+        self.stir()
 
     def clear(self) -> None:
         """Forget everybody."""

@@ -178,6 +178,12 @@ class Places(ABC):
         else:
             self._spare(Reason.SHED)
 
+    def _take_beyond(self, reason: Reason) -> Place:
+        """Return a place beyond the limit, for a call that is admitted although it was refused for this *reason*."""
+        self._over += 1
+        self._spare(reason)
+        return Place(self, self.line, State.REFUSED)
+
     def _refusal(self, reason: Reason, waited: float = 0.0) -> BulkheadRefusal:
         return BulkheadRefusal(reason, self.in_use, self.limit, len(self.line), self.line.size, waited)
 
@@ -193,6 +199,26 @@ class Places(ABC):
     def _note(self, event: Callable[[float], Event]) -> None:
         """Keep an event for when the lock is left."""
         self._news = (*self._news, event)
+
+    def _switch(self, shadow: bool) -> None:
+        """
+        Begin or end shadow mode.
+
+        Who waits runs from now on, and stays in the line for as long as it would have waited. Who runs and stands in
+        the line leaves it: it runs on beyond the limit, and is not waited for.
+        """
+        self._shadow = shadow
+        for spot in self.line.spots():
+            place = spot.waiter
+            if place.waiter is None:
+                self.line.leave(spot)
+                place.state = State.REFUSED
+            elif place.waiter.wake():
+                place.waiter = None
+                self._over += 1
+            else:  # its loop is gone
+                self.line.leave(spot)
+                place.state = State.LEFT
 
     # -- shadow mode: the line holds calls that run all the same, for as long as they would have waited --------------
 

@@ -90,6 +90,36 @@ def windows_of(settings: RateLimitSettings) -> tuple[Buckets, dict[Bucket, str]]
     return Buckets(list(requests), list(tokens)), requests | tokens
 
 
+def windows_after(
+    settings: RateLimitSettings, before: dict[Bucket, str], now: float
+) -> tuple[Buckets, dict[Bucket, str]]:
+    """
+    Return the same as `windows_of`, where those of the same name as *before* are the same, and what is used stays used.
+
+    A window that is new begins with what the shorter ones know to be used.
+
+    Raises:
+        ConfigurationError: An allowance is too small to count with; then nothing has changed.
+    """
+    wanted, names = windows_of(settings)
+    known = {name: bucket for bucket, name in before.items()}
+    used = {name: (bucket.window, bucket.used(now)) for name, bucket in known.items()}
+
+    def kept(bucket: Bucket) -> Bucket:
+        name = names[bucket]
+        if (old := known.get(name)) is not None:
+            old.adopt(now, bucket.allowance, bucket.window, bucket.burst)
+            return old
+        what = name.partition(" ")[0]
+        units = [units for other, (window, units) in used.items() if other.startswith(what) and window < bucket.window]
+        bucket.charge(now, max(units, default=0.0))
+        return bucket
+
+    after = {kept(bucket): name for bucket, name in names.items()}
+    requests = len(wanted.requests)
+    return Buckets(list(after)[:requests], list(after)[requests:]), after
+
+
 def _buckets(settings: RateLimitSettings, what: str) -> dict[Bucket, str]:
     found: dict[Bucket, str] = {}
     for unit, seconds in _SECONDS.items():

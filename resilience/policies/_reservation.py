@@ -20,7 +20,7 @@ class Reservation:
         tokens: How many tokens it took: the estimate.
     """
 
-    __slots__ = ("_limit", "_live", "_spells", "requests", "tokens")
+    __slots__ = ("_buckets", "_limit", "_live", "_spells", "requests", "tokens")
 
     requests: float
     tokens: float
@@ -28,7 +28,8 @@ class Reservation:
     def __init__(self, limit: RateLimit, requests: float, tokens: float, *, taken: bool) -> None:
         self._limit = limit
         self._live = taken
-        self._spells = limit._buckets.spells() if taken else ()
+        self._buckets = limit._buckets  # those of today: what comes later took no part in it
+        self._spells = self._buckets.spells() if taken else ()
         self.requests = requests
         self.tokens = tokens
 
@@ -47,7 +48,8 @@ class Reservation:
         with limit.lock:
             if self._live:
                 self._live = False
-                limit._buckets.settle(limit._clock(), self._spells, more)
+                buckets = self._buckets if more < 0 else limit._buckets
+                buckets.settle(limit._clock(), self._spells, more)
                 limit._line.stir()
 
     def refund(self) -> None:
@@ -56,7 +58,7 @@ class Reservation:
         with limit.lock:
             if self._live:
                 self._live = False
-                limit._buckets.put_back(self._spells, self.requests, self.tokens)
+                self._buckets.put_back(self._spells, self.requests, self.tokens)
                 limit._line.stir()
 
     def __repr__(self) -> str:

@@ -28,6 +28,7 @@ from resilience.policies._bulkhead import BulkheadRefusal as BulkheadRefusal
 from resilience.policies._bulkhead import BulkheadSnapshot as BulkheadSnapshot
 from resilience.policies._checks import checked_input
 from resilience.policies._forks import survives
+from resilience.policies._lots import by_lot
 from resilience.policies._places import Place as Place
 from resilience.policies._places import Places, State
 from resilience.policies._waiter import Waiter
@@ -57,7 +58,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         name: What it protects; it stands in errors and events. Default: ``"bulkhead"``.
         clock: A monotonic clock in seconds. Default: `time.monotonic`.
         wall_clock: Seconds since the Unix epoch, for events. Default: `time.time`.
-        rng: Spreads the probes of a "vegas" limit. Default: a fresh `random.Random`.
+        rng: Spreads the probes of a "vegas" limit, and draws which refusals hold. Default: a fresh `random.Random`.
         bus: Where to tell events. Default: a bus of its own below the process-wide one.
         elsewhere: Returns how many places are in use that no `Place` stands for; who frees one calls `freed`.
         crowded: Called under the lock whenever the line gets its first waiter or loses its last.
@@ -115,6 +116,31 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         self._news = ()
         self._entered = {}
 
+    def adopt(self, settings: BulkheadSettings) -> None:
+        """
+        Work by other *settings* from now on, with every place as it is.
+
+        Beyond a lower limit nobody is thrown out: others enter once there is room below it. Under a higher one those
+        who wait get their places at once. Who waits goes on waiting, for as long as it was going to. A limit that
+        adapts itself goes on from where it is.
+
+        Raises:
+            ConfigurationError: *settings* are not `BulkheadSettings`.
+        """
+        checked_input(self._what, self.name, settings, BulkheadSettings)
+        with self.lock:
+            self.settings = settings
+            if (settings.mode == "shadow") is not self._shadow:
+                self._switch(not self._shadow)
+            self.line.adopt(settings.max_queue, lifo_when_overloaded=settings.order == "adaptive_lifo")
+            self._adaptive = adaptive_limit(settings, self._rng, self._adaptive)
+            limit = self._adaptive.allowed if self._adaptive is not None else fixed_limit(settings)
+            if limit != self.limit:
+                self.limit = limit
+                self._hand_on()
+            told = self._settle()
+        self._tell(told)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> BulkheadSnapshot:
@@ -149,10 +175,25 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
             priority: How much the call matters. Default: `Priority.DEFAULT`.
             now: The moment. Default: the clock is asked, if need be.
         """
+        answer = self.at_once(priority=priority, now=now)
+        return self._by_lot(answer) if isinstance(answer, BulkheadRefusal) else answer
+
+    def at_once(self, *, priority: Priority = Priority.DEFAULT, now: float | None = None) -> Place | BulkheadRefusal:
+        """Do the same for somebody who goes on to `acquire` if need be, and so is not refused yet."""
         with self.lock:
             place = self._take(priority, now)
             if place is None:
                 return self._refusal(self.line.refuses(priority) or Reason.BULKHEAD_FULL)
+            told = self._settle()
+        self._tell(told)
+        return place
+
+    def _by_lot(self, refusal: BulkheadRefusal) -> Place | BulkheadRefusal:
+        """Return *refusal*, or a place beyond the limit if it is not in earnest."""
+        if by_lot(self.settings.enforced, self._rng):
+            return refusal
+        with self.lock:
+            place = self._take_beyond(refusal.reason)
             told = self._settle()
         self._tell(told)
         return place
@@ -170,10 +211,12 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         """
         wait = self.settings.max_wait if max_wait is None else max_wait
         answer = self._claim(priority, wait)
+        if not isinstance(answer, BulkheadRefusal) and answer.waiter is not None:
+            answer = await self._wait(answer, answer.waiter, wait)
+        if isinstance(answer, BulkheadRefusal):
+            answer = self._by_lot(answer)
         if isinstance(answer, BulkheadRefusal):
             raise self.refused(answer)
-        if answer.waiter is not None:
-            await self._wait(answer, answer.waiter, wait)
         return answer
 
     def leave(self, place: Place) -> None:
@@ -193,9 +236,9 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
         self._tell(told)
 
     def outlook(self, *, priority: Priority = Priority.DEFAULT) -> BulkheadRefusal | None:
-        """Return why `acquire` would refuse a call at this moment, None if it would not; takes nothing."""
+        """Return why `acquire` would surely refuse a call at this moment, None if it might not; takes nothing."""
         with self.lock:
-            if self.settings.mode != "enforce" or self._has_room(priority):
+            if self.settings.mode != "enforce" or self.settings.enforced < 1 or self._has_room(priority):
                 return None
             reason = self.line.refuses(priority)
             return self._refusal(reason) if reason is not None else None
@@ -274,21 +317,19 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    async def _wait(self, place: Place, waiter: Waiter, wait: float) -> None:
+    async def _wait(self, place: Place, waiter: Waiter, wait: float) -> Place | BulkheadRefusal:
         began = self._clock()
         try:
             await waiter.wait(wait)
         except BaseException:
             place.leave()  # its spot in the line, or the place that it was just given
             raise
-        refusal = self._outcome(place, began)
-        if refusal is not None:
-            raise self.refused(refusal)
+        return self._outcome(place, began) or place
 
     def _outcome(self, place: Place, began: float) -> BulkheadRefusal | None:
         """Return why *place*, whose wait is over, was not given."""
         with self.lock:
-            if place.state is State.TAKEN:
+            if place.state is State.TAKEN or place.waiter is None:  # or shadow mode has begun
                 return None
             if place.state is State.REFUSED:
                 return self._refusal(Reason.SHED)

@@ -7,6 +7,7 @@ money: windows are long, and a caller that is refused can choose a cheaper way.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from resilience.errors import CostLimitReached
 from resilience.events import CallWouldBeRejected, EventBus, process_bus
 from resilience.policies._checks import checked_input
 from resilience.policies._forks import survives
+from resilience.policies._lots import by_lot
 from resilience.settings import CostSettings
 
 
@@ -138,13 +140,25 @@ class CostLimit:
         name: What it protects; it stands in errors and events. Default: ``"cost"``.
         clock: A monotonic clock in seconds. Default: `time.monotonic`.
         wall_clock: Seconds since the Unix epoch, for events. Default: `time.time`.
+        rng: Draws which refusals hold, where not all of them do. Default: a fresh `random.Random`.
         bus: Where to tell events. Default: a bus of its own below the process-wide one.
 
     Raises:
         ConfigurationError: *settings* are not `CostSettings`, or *name* is not a string.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_spend", "_wall_clock", "bus", "lock", "name", "rejected", "settings")
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_rng",
+        "_spend",
+        "_wall_clock",
+        "bus",
+        "lock",
+        "name",
+        "rejected",
+        "settings",
+    )
 
     bus: EventBus
     name: str
@@ -158,6 +172,7 @@ class CostLimit:
         name: str = "cost",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
         bus: EventBus | None = None,
     ) -> None:
         checked_input("a cost limit", name, settings, CostSettings)
@@ -168,8 +183,28 @@ class CostLimit:
         self.rejected = 0
         self._clock = clock
         self._wall_clock = wall_clock
+        self._rng = rng if rng is not None else random.Random()
         self._spend = Spend(settings.limit, settings.window) if settings.limit is not None else None
         survives(self)
+
+    def adopt(self, settings: CostSettings) -> None:
+        """
+        Work by other *settings* from now on. What is spent stays spent, and what is reserved settles as before.
+
+        What was spent while there was no limit is not known.
+
+        Raises:
+            ConfigurationError: *settings* are not `CostSettings`.
+        """
+        checked_input("a cost limit", self.name, settings, CostSettings)
+        with self.lock:
+            self.settings = settings
+            if settings.limit is None:
+                self._spend = None
+            elif self._spend is None:
+                self._spend = Spend(settings.limit, settings.window)
+            else:
+                self._spend = self._spend.adopt(self._clock(), settings.limit, settings.window)
 
     def try_reserve(self, amount: float | None = None) -> Spending | CostRefusal:
         """
@@ -191,9 +226,9 @@ class CostLimit:
             if not wait:
                 return Spending(self, spend, slot, reserved)
             used = spend.used(now)
-            shadow = self.settings.mode == "shadow"
-            self.rejected += not shadow
-        if shadow:  # who would have been refused spends nothing, as if it were not there
+            spared = self.settings.mode == "shadow" or not by_lot(self.settings.enforced, self._rng)
+            self.rejected += not spared
+        if spared:  # who would have been refused spends nothing, as if it were not there
             event = CallWouldBeRejected(provider=self.name, time=self._wall_clock(), reason=Reason.COST_EXHAUSTED)
             self.bus.emit(event)
             return Spending(self, None, slot, reserved)
@@ -201,8 +236,8 @@ class CostLimit:
         return CostRefusal(Reason.COST_EXHAUSTED, after, amount, used, spend.limit, spend.window)
 
     def outlook(self, amount: float | None = None) -> CostRefusal | None:
-        """Return why `reserve` would refuse a call at this moment, None if it would not; takes nothing."""
-        if self.settings.mode != "enforce":
+        """Return why `reserve` would surely refuse a call at this moment, None if it might not; takes nothing."""
+        if self.settings.mode != "enforce" or self.settings.enforced < 1:
             return None
         with self.lock:
             rejected = self.rejected

@@ -140,6 +140,23 @@ class Hedge(Decorates):
         )
         self.calls = self.launched = self.won = 0
 
+    def adopt(self, settings: HedgeSettings) -> None:
+        """
+        Work by other *settings* from now on, with the latencies that are known and what the budget has paid.
+
+        Raises:
+            ConfigurationError: *settings* are not `HedgeSettings`.
+        """
+        checked_input(self._what, self.name, settings, HedgeSettings)
+        with self.lock:
+            now, window = self._clock(), settings.latency_window
+            if window != self.settings.latency_window:
+                self._latencies = self._latencies.resized(window, now)
+            self._budget.adopt(
+                now, self.calls, ratio=settings.max_extra_load, window=window, floor_per_second=0.0, floor_burst=0
+            )
+            self.settings = settings
+
     # -- deciding --------------------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:

@@ -8,6 +8,7 @@ what it needs when it wakes. So order is exact, and a caller that gives up has t
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -24,10 +25,11 @@ from resilience.policies._around import Decorates
 from resilience.policies._checks import checked_input
 from resilience.policies._forks import survives
 from resilience.policies._line import Line, Place
+from resilience.policies._lots import by_lot
 from resilience.policies._rate_limit import RateLimitSnapshot as RateLimitSnapshot
 from resilience.policies._rate_limit import RateRefusal as RateRefusal
 from resilience.policies._rate_limit import RateWindow as RateWindow
-from resilience.policies._rate_limit import checked, looked_at, nearest, windows_of
+from resilience.policies._rate_limit import checked, looked_at, nearest, windows_after, windows_of
 from resilience.policies._reservation import Reservation as Reservation
 from resilience.policies._waiter import Waiter
 from resilience.settings import RateLimitSettings
@@ -57,6 +59,7 @@ class RateLimit(Decorates):
         name: What it protects; it stands in errors and events. Default: ``"rate_limit"``.
         clock: A monotonic clock in seconds. Default: `time.monotonic`.
         wall_clock: Seconds since the Unix epoch, for events and for headers that name a time. Default: `time.time`.
+        rng: Draws which refusals hold, where not all of them do. Default: a fresh `random.Random`.
         bus: Where to tell events. Default: a bus of its own below the process-wide one.
 
     Attributes:
@@ -76,6 +79,7 @@ class RateLimit(Decorates):
         "_enforces",
         "_line",
         "_names",
+        "_rng",
         "_wall_clock",
         "bus",
         "fast",
@@ -100,6 +104,7 @@ class RateLimit(Decorates):
         name: str = "rate_limit",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
         bus: EventBus | None = None,
     ) -> None:
         checked_input(self._what, name, settings, RateLimitSettings)
@@ -109,16 +114,35 @@ class RateLimit(Decorates):
         self.lock: AbstractContextManager[Any] = threading.RLock()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._buckets: Buckets
-        self._names: dict[Bucket, str]
-        self._buckets, self._names = windows_of(settings)
-        one = len(self._buckets.all) == 1 and len(self._buckets.requests) == 1
-        self.fast = self._buckets.all[0] if one and settings.mode == "enforce" else None
-        self._clamps = settings.oversized == "clamp"
-        self._enforces = settings.mode == "enforce"
+        self._rng = rng if rng is not None else random.Random()
+        self._set(settings, *windows_of(settings))
         self.rejected = 0
         self._line = Line(self._buckets, self._names, settings.max_queue)
         survives(self)
+
+    def _set(self, settings: RateLimitSettings, buckets: Buckets, names: dict[Bucket, str]) -> None:
+        self.settings = settings
+        self._buckets = buckets
+        self._names = names
+        one = len(buckets.all) == 1 and len(buckets.requests) == 1
+        self.fast = buckets.all[0] if one and settings.mode == "enforce" else None
+        self._clamps = settings.oversized == "clamp"
+        self._enforces = settings.mode == "enforce"
+
+    def adopt(self, settings: RateLimitSettings) -> None:
+        """
+        Work by other *settings* from now on, with all that is used.
+
+        So many requests and tokens as are used in a window stay used, whatever it now allows. Reservations settle as
+        before. Who waits keeps its turn, and waits as long as it takes now.
+
+        Raises:
+            ConfigurationError: *settings* are not `RateLimitSettings`, or an allowance is too small to count with.
+        """
+        checked_input(self._what, self.name, settings, RateLimitSettings)
+        with self.lock:
+            self._set(settings, *windows_after(settings, self._names, self._clock()))
+            self._line.adopt(self._buckets, self._names, settings.max_queue, clamps=self._clamps)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -159,6 +183,12 @@ class RateLimit(Decorates):
         Raises:
             ValueError: A number is negative or not finite.
         """
+        needed = self._needed(requests, tokens)
+        answer = self._attempt(*needed)
+        return self._by_lot(answer, *needed) if isinstance(answer, RateRefusal) else answer
+
+    def at_once(self, *, tokens: float | None = None, requests: float = 1) -> Reservation | RateRefusal:
+        """Do the same for somebody who goes on to `acquire` if need be, and so is not refused yet."""
         return self._attempt(*self._needed(requests, tokens))
 
     def taken(self) -> Reservation:
@@ -191,15 +221,20 @@ class RateLimit(Decorates):
         patience = self.settings.max_wait if max_wait is None else max_wait
         answer = self._attempt(*needed)
         if isinstance(answer, RateRefusal):
-            if answer.retry_after is None or answer.retry_after > patience + _SLACK:
-                raise self._rejected(answer)
-            answer = await self._wait_in_line(Place(*needed, priority, self._clock() + patience))
+            if answer.retry_after is not None and answer.retry_after <= patience + _SLACK:
+                answer = await self._wait_in_line(Place(*needed, priority, self._clock() + patience))
+            if isinstance(answer, RateRefusal):
+                answer = self._by_lot(answer, *needed)
+        if isinstance(answer, RateRefusal):
+            with self.lock:
+                self.rejected += 1
+            raise self.refused(answer)
         return answer
 
     def outlook(self, *, tokens: float | None = None, requests: float = 1) -> RateRefusal | None:
-        """Return why `acquire` would refuse a call at this moment, None if it would not; takes nothing."""
+        """Return why `acquire` would surely refuse a call at this moment, None if it might not; takes nothing."""
         needed = self._needed(requests, tokens)
-        if not self._enforces:
+        if not self._enforces or self.settings.enforced < 1:
             return None
         with self.lock:
             now = self._clock()
@@ -213,11 +248,6 @@ class RateLimit(Decorates):
         """Return the exception that tells of *refusal*."""
         return RateLimited(self.name, refusal.reason, refusal.retry_after, refusal)
 
-    def _rejected(self, refusal: RateRefusal) -> RateLimited:
-        with self.lock:
-            self.rejected += 1
-        return self.refused(refusal)
-
     def _needed(self, requests: float, tokens: float | None) -> tuple[float, float]:
         """Return what is to be taken, after defaults and, if so chosen, cut to what fits."""
         wanted = checked("tokens", self.settings.token_estimate if tokens is None else tokens)
@@ -228,14 +258,25 @@ class RateLimit(Decorates):
 
     def _attempt(self, requests: float, tokens: float) -> Reservation | RateRefusal:
         if not self._enforces:
-            if self.settings.mode == "shadow":
-                return self._pretend(requests, tokens)
-            return Reservation(self, requests, tokens, taken=False)
+            return self._admit(requests, tokens)
         with self.lock:
             now = self._clock()
             if self._line.try_take(now, requests, tokens):
                 return Reservation(self, requests, tokens, taken=True)
             return self._line.refusal(now, requests, tokens)
+
+    def _by_lot(self, refusal: RateRefusal, requests: float, tokens: float) -> Reservation | RateRefusal:
+        """Return *refusal*, or a reservation of nothing if it is not in earnest."""
+        if by_lot(self.settings.enforced, self._rng):
+            return refusal
+        self.bus.emit(CallWouldBeRejected(provider=self.name, time=self._wall_clock(), reason=refusal.reason))
+        return Reservation(self, requests, tokens, taken=False)
+
+    def _admit(self, requests: float, tokens: float) -> Reservation:
+        """Admit, in a mode in which everybody is."""
+        if self.settings.mode == "shadow":
+            return self._pretend(requests, tokens)
+        return Reservation(self, requests, tokens, taken=False)
 
     def _pretend(self, requests: float, tokens: float) -> Reservation:
         """Admit, and tell if there was no room. Who would have been refused takes nothing, as if it were not there."""
@@ -253,12 +294,15 @@ class RateLimit(Decorates):
 
     # -- the line --------------------------------------------------------------------------------------------------
 
-    async def _wait_in_line(self, place: Place) -> Reservation:
+    async def _wait_in_line(self, place: Place) -> Reservation | RateRefusal:
         with self.lock:
             answer: RateRefusal | tuple[Waiter, float] | None = self._line.enter(place, self._clock())
         try:
             while not isinstance(answer, RateRefusal):
                 with self.lock:
+                    if not self._enforces:  # not any more
+                        self._line.leave(place)
+                        return self._admit(place.requests, place.tokens)
                     answer = self._line.advance(place, self._clock())
                     if answer is None:
                         return Reservation(self, place.requests, place.tokens, taken=True)
@@ -268,7 +312,7 @@ class RateLimit(Decorates):
         finally:
             with self.lock:
                 self._line.leave(place)
-        raise self._rejected(answer)
+        return answer
 
     # -- what the provider says ------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from resilience.failure import Failure, FailureKind
 from resilience.policies._around import Around
 from resilience.policies._checks import checked_input
 from resilience.policies._forks import survives
+from resilience.policies._lots import by_lot
 from resilience.settings import ThrottleSettings
 from resilience.settings._types import FrozenDict
 
@@ -142,6 +143,26 @@ class Throttle(Around[None]):
         self._entered = {}
         self.active = False
 
+    def adopt(self, settings: ThrottleSettings) -> None:
+        """
+        Work by other *settings* from now on, with the calls that are known; `active` may have changed afterwards.
+
+        Raises:
+            ConfigurationError: *settings* are not `ThrottleSettings`.
+        """
+        checked_input(self._what, self.name, settings, ThrottleSettings)
+        with self.lock:
+            now = self._clock()
+            self.settings = settings
+            self._core.adopt(
+                now,
+                ratio=settings.ratio,
+                window=settings.window,
+                max_reject=settings.max_reject,
+                minimum_calls=settings.minimum_calls,
+            )
+            self._look(now)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> ThrottleSnapshot:
@@ -182,7 +203,7 @@ class Throttle(Around[None]):
                 return None
             calls, accepted = self._core.counts(now)
             share = self._core.share(now, priority)
-        if self.settings.mode == "shadow":
+        if self.settings.mode == "shadow" or not by_lot(self.settings.enforced, self._rng):
             event = CallWouldBeRejected(provider=self.name, time=self._wall_clock(), reason=Reason.THROTTLED)
             self.bus.emit(event)
             return None
@@ -205,7 +226,7 @@ class Throttle(Around[None]):
             self._look(now)
 
     def _look(self, now: float) -> None:
-        self.active = self._core.share(now) > 0
+        self.active = self.settings.limits and self._core.share(now) > 0
 
     def refused(self, refusal: ThrottleRefusal) -> Throttled:
         """Return the exception that tells of *refusal*."""
