@@ -21,6 +21,7 @@ The common ones have short names, such as ``RETRY_MAX_ATTEMPTS``. Durations are 
 
 from __future__ import annotations
 
+from resilience.settings._changes import Change, Effective, changes
 from resilience.settings._limits import (
     BulkheadSettings,
     CostSettings,
@@ -49,6 +50,7 @@ from resilience.settings._operations import (
     TelemetrySettings,
 )
 from resilience.settings._origins import Difference, Origin
+from resilience.settings._profiles import Profile, profiles
 from resilience.settings._root import Settings
 from resilience.settings._types import Duration
 
@@ -56,9 +58,11 @@ __all__ = [
     "BreakerSettings",
     "BudgetSettings",
     "BulkheadSettings",
+    "Change",
     "CostSettings",
     "Difference",
     "Duration",
+    "Effective",
     "ExperimentSettings",
     "GateSettings",
     "HealthSettings",
@@ -67,6 +71,7 @@ __all__ = [
     "MetricsSettings",
     "OperationSettings",
     "Origin",
+    "Profile",
     "ProviderSettings",
     "RateLimitSettings",
     "ReloadSettings",
@@ -78,4 +83,6 @@ __all__ = [
     "TelemetrySettings",
     "ThrottleSettings",
     "TimeoutSettings",
+    "changes",
+    "profiles",
 ]

@@ -91,11 +91,17 @@ SHORT = (
     Variable("RESILIENCE_RETRY_ENABLED", "defaults.retry.enabled"),
     Variable("RESILIENCE_CIRCUIT_BREAKER_ENABLED", "defaults.breaker.enabled"),
 )
+
+
+def _below(place: Place) -> str:
+    """Show how a name goes on."""
+    return "" if isinstance(place, Leaf) else "__<NAME>__..." if isinstance(place, Entries) else "__..."
+
+
 _SHORT_NAMES = frozenset(variable.name for variable in SHORT)
-_BELOW = {Leaf: "", Entries: "__<NAME>__..."}
 _TOP = (
     *(name.removeprefix(PREFIX) for name in (FILE, OVERLAY, *sorted(_SHORT_NAMES)) if name.startswith(PREFIX)),
-    *(f"{name.upper()}{_BELOW.get(type(below), '__...')}" for name, below in fields(Settings).items()),
+    *(name.upper() + _below(place) for name, place in fields(Settings).items()),
 )
 _TABLES = tuple(f"{name.upper()}_" for name, below in fields(Settings).items() if not isinstance(below, Leaf))
 

@@ -19,11 +19,11 @@ class Origin:
     Where a value came from.
 
     Args:
-        source: ``"init"`` (arguments, in code), ``"env"``, ``"file"`` or ``"default"``.
-        name: The environment variable, or the file (and its overlay). Default: empty, nothing to name.
+        source: ``"init"`` (arguments, in code), ``"env"``, ``"file"``, ``"profile"`` or ``"default"``.
+        name: The environment variable, the file (and its overlay), or the profile. Default: empty, nothing to name.
     """
 
-    source: Literal["init", "env", "file", "default"]
+    source: Literal["init", "env", "file", "profile", "default"]
     name: str = ""
 
     def __str__(self) -> str:
@@ -31,6 +31,7 @@ class Origin:
             "init": "in code",
             "env": f"environment variable {self.name}",
             "file": f"file {self.name}",
+            "profile": f"profile {self.name}",
             "default": "default",
         }[self.source]
 
@@ -58,17 +59,19 @@ class Difference:
     origin: Origin
 
     def __str__(self) -> str:
-        return f"{self.key} = {_plain(self.value)} (default {_plain(self.default)}; {self.origin})"
+        return f"{self.key} = {plain(self.value)} (default {plain(self.default)}; {self.origin})"
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Write None, enums and lists as they are written in environment variables."""
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in cast("list[object]", value)) or "none"
+        return ", ".join(plain(item) for item in cast("list[object]", value)) or "none"
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, float):
         return f"{value:.12g}"
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -118,26 +121,24 @@ def is_there(value: object, path: Path) -> bool:
     return True
 
 
+def operation_and_provider(rest: Path) -> Iterator[Path]:
+    """Return *rest*, a path within a provider's settings, and for one of an operation that of its provider."""
+    yield rest
+    if rest[:1] == ("operations",) and len(rest) > 2:  # noqa: PLR2004 - operations, its name, and something in it
+        yield rest[2:]
+
+
 def inherits(path: Path) -> Iterator[Path]:
-    """Return where a value may have been written to hold at *path*, the nearest place first."""
-    yield path
+    """Return where a value may have been written to hold at *path*, the nearest place first. Profiles come between."""
     match path:
-        case ("experiments", provider, "settings", "operations", operation, *rest):
-            yield ("providers", provider, "operations", operation, *rest)
-            yield ("defaults", "operations", operation, *rest)
-            yield ("experiments", provider, "settings", *rest)
-            yield ("providers", provider, *rest)
-            yield ("defaults", *rest)
-        case ("experiments", provider, "settings", *rest):
-            yield ("providers", provider, *rest)
-            yield ("defaults", *rest)
-        case ("providers", provider, "operations", operation, *rest):
-            yield ("defaults", "operations", operation, *rest)
-            yield ("providers", provider, *rest)
-            yield ("defaults", *rest)
-        case ("defaults", "operations", _, *rest):
-            yield ("defaults", *rest)
-        case ("providers", _, *rest):
-            yield ("defaults", *rest)
+        case ("experiments", name, "settings", *within):
+            scopes: tuple[Path, ...] = (path[:3], ("providers", name), ("defaults",))
+        case ("providers", _, *within):
+            scopes = (path[:2], ("defaults",))
+        case ("defaults", *within):
+            scopes = (("defaults",),)
         case _:
-            pass
+            yield path
+            return
+    for rest in operation_and_provider(tuple(within)):
+        yield from ((*scope, *rest) for scope in scopes)

@@ -154,3 +154,8 @@ def entry(entries: Mapping[str, V], name: str) -> V | None:
     """Find *name*, or its spelling in environment variables: an entry ``my_api`` serves ``my-api`` too."""
     found = entries.get(name)
     return found if found is not None or not entries else entries.get(folded(name))
+
+
+def spelled(entries: Mapping[str, object], name: str) -> str | None:
+    """Return how the entry that `entry` finds is spelled; None if there is none."""
+    return next((each for each in (name, folded(name)) if each in entries), None)

@@ -83,10 +83,23 @@ def explain(model: type[Table], error: ValidationError, found: Mapping[Path, Wri
 def _contradiction(at: Path, item: Contradiction, found: Mapping[Path, Written]) -> str:
     path, other = (*at, *item.path), (*at, *item.other)
     here = found.get(path) or Written(item.value, item.value, INIT)
-    stood = next((found[place] for place in inherits(other) if place in found), None)
+    stood = _standing(other, found)
     origin = stood.origin if stood else INIT if item.other_written else DEFAULT
     value = shown(stood.raw if stood else item.other_value)
     return problem(path, here, f"{item.relation} {'.'.join(other)} = {value} ({origin}): {item.reason}")
+
+
+def _standing(path: Path, found: Mapping[Path, Written]) -> Written | None:
+    """Return what was written for *path*, there, above it or in a profile."""
+    from resilience.settings._profiles import from_profile
+
+    for place in inherits(path):
+        if place in found:
+            return found[place]
+        for end in range(len(place)):
+            if (named := found.get((*place[:end], "profile"))) and (value := from_profile(named.value, place[end:])):
+                return Written(value, value, Origin("profile", str(named.value)))
+    return None
 
 
 def _one(model: type[Table], path: Path, detail: dict[str, Any], found: Mapping[Path, Written]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
-from typing import Annotated, Any, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, Self, final
 
 from pydantic import Field, PrivateAttr
 
 from resilience.errors import ConfigurationError
 from resilience.settings._checks import Contradiction, Path
+from resilience.settings._layers import inherited, laid, origin
 from resilience.settings._models import (
     ExperimentSettings,
     OperationSettings,
@@ -24,20 +25,13 @@ from resilience.settings._operations import (
     ReloadSettings,
     ShutdownSettings,
 )
-from resilience.settings._origins import (
-    DEFAULT,
-    INIT,
-    Difference,
-    Origin,
-    default_of,
-    inherits,
-    is_there,
-    look_up,
-    written,
-)
+from resilience.settings._origins import Difference, Origin, is_there, written
 from resilience.settings._places import entry, readings, unknown_in
 from resilience.settings._tables import Table, merged
 from resilience.settings._types import Count, Frozen, FrozenDict, ProviderName
+
+if TYPE_CHECKING:
+    from resilience.settings._changes import Effective
 
 
 @final
@@ -124,15 +118,17 @@ class Settings(Table):
         return file_schema(cls)
 
     def for_provider(self, name: str) -> ProviderSettings:
-        """Return what holds for the provider *name*: its own entry laid over the defaults."""
-        own = entry(self.providers, name)
-        found = self.defaults if own is None else merged(self.defaults, own)
-        return found if self.enabled else merged(found, ProviderSettings(enabled=False))
+        """Return what holds for the provider *name*: its own entry, over its profile, over the defaults."""
+        return self._unless_disabled(laid(self, ("providers", name)))
 
     def alternative(self, name: str) -> ProviderSettings | None:
         """Return what holds for the calls to *name* that are in its experiment; None if it has none."""
-        experiment = entry(self.experiments, name)
-        return None if experiment is None else merged(self.for_provider(name), experiment.settings)
+        if entry(self.experiments, name) is None:
+            return None
+        return self._unless_disabled(laid(self, ("experiments", name, "settings")))
+
+    def _unless_disabled(self, found: ProviderSettings) -> ProviderSettings:
+        return found if self.enabled else merged(found, ProviderSettings(enabled=False))
 
     def origin(self, key: str) -> Origin:
         """
@@ -149,16 +145,28 @@ class Settings(Table):
         paths = list(readings(Settings, parts))
         if not paths:
             raise ConfigurationError(f"{key}: {unknown_in(Settings, parts)}")
-        return self._origin(max(paths, key=lambda path: is_there(self, path)))
+        return origin(self, max(paths, key=lambda path: is_there(self, path)))
 
     def differences(self) -> list[Difference]:
         """Return every setting that was written and differs from what would hold without it."""
-        found = ((path, value, self._inherited(path)) for path, value in written(self))
+        found = ((path, value, inherited(self, path)) for path, value in written(self))
         return [
-            Difference(".".join(path), value, default, self._origin(path))
+            Difference(".".join(path), value, default, origin(self, path))
             for path, value, default in found
             if value != default
         ]
+
+    def effective(self, provider: str | None = None) -> list[Effective]:
+        """
+        Return every setting with the value that is in force and where that came from, as ``(key, value, origin)``.
+
+        Args:
+            provider: Only what holds for this provider, whether it has an entry or not. Default: None, everything that
+                was written for anyone, and the defaults.
+        """
+        from resilience.settings._changes import effective
+
+        return effective(self, provider)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """
@@ -182,27 +190,16 @@ class Settings(Table):
     def __hash__(self) -> int:
         return hash(tuple(self.__dict__.values()))
 
-    def _origin(self, path: Path) -> Origin:
-        return next((self._origins.get(at, INIT) for at in inherits(path) if is_there(self, at)), DEFAULT)
-
-    def _inherited(self, path: Path) -> object:
-        """Return what would hold at *path* if nobody had written there."""
-        places = list(inherits(path))
-        above = [look_up(self, at) for at in places[1:] if is_there(self, at)]
-        return above[0] if above else default_of(Settings(), places[-1])
-
     def _contradictions(self) -> Iterator[Contradiction]:
         for at, own, effective in self._scopes():
             yield from overruled(own, effective, at)
 
     def _scopes(self) -> Iterator[tuple[Path, ProviderSettings | OperationSettings, ProviderSettings]]:
         """Return every entry, and what comes out when it is laid over what it inherits."""
-        providers = [(("providers", name), own, merged(self.defaults, own)) for name, own in self.providers.items()]
-        experiments = [
-            (("experiments", name, "settings"), one.settings, merged(self.for_provider(name), one.settings))
-            for name, one in self.experiments.items()
-        ]
-        for at, own, effective in [(("defaults",), self.defaults, self.defaults), *providers, *experiments]:
+        providers = [(("providers", name), own) for name, own in self.providers.items()]
+        experiments = [(("experiments", name, "settings"), one.settings) for name, one in self.experiments.items()]
+        for at, own in [(("defaults",), self.defaults), *providers, *experiments]:
+            effective = laid(self, at)
             yield at, own, effective
             for name, operation in own.operations.items():
                 yield (*at, "operations", name), operation, with_operation(effective, operation)
