@@ -14,6 +14,7 @@ Health over HTTP: an ASGI app without a framework, for any server, and to be mou
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias, final
 from urllib.parse import parse_qs
@@ -91,23 +92,21 @@ class HealthApp:
 
     async def _answer(self, scope: Scope) -> _Answer:
         for path in _paths(scope):
-            if path in self._fixed():
-                refused = _refused(scope)
-                return refused if refused is not None else await self._fixed()[path](scope)
-            if path.startswith(f"{PROVIDERS}/"):
-                refused = _refused(scope)
-                return refused if refused is not None else self._provider(path[len(PROVIDERS) + 1 :])
-        return _not_found({"error": "there is nothing here", "paths": [*self._fixed(), f"{PROVIDERS}/{{name}}"]})
+            responder = self._responder(path)
+            if responder is not None:
+                return await responder(scope) if scope["method"] in _METHODS else _refused()
+        known = [*_RESPONDERS, f"{PROVIDERS}/{{name}}", self._health.registry.settings.metrics.path]
+        return _not_found({"error": "there is nothing here", "paths": [*known]})
 
-    def _fixed(self) -> dict[str, _Responder]:
-        """Return what answers where; the path of the metrics is a setting."""
-        found: dict[str, _Responder] = {HEALTH: self._whole, PROVIDERS: self._providers}
-        found |= dict.fromkeys(LIVE, self._alive)
-        found |= dict.fromkeys(READY, self._ready)
-        settings = self._health.registry.settings.metrics
-        if settings.enabled if self._metrics is None else self._metrics:
-            found[settings.path] = self._told_metrics
-        return found
+    def _responder(self, path: str) -> _Responder | None:
+        found = _RESPONDERS.get(path)
+        if found is not None:
+            return partial(found, self)
+        if path.startswith(f"{PROVIDERS}/"):
+            return partial(self._provider, path[len(PROVIDERS) + 1 :])
+        metrics = self._health.registry.settings.metrics
+        enabled = metrics.enabled if self._metrics is None else self._metrics
+        return self._exposition if enabled and path == metrics.path else None
 
     async def _whole(self, _: Scope) -> _Answer:
         return await self._verdict(everything=True)
@@ -127,14 +126,14 @@ class HealthApp:
     async def _providers(self, _: Scope) -> _Answer:
         return _Answer(HTTPStatus.OK, documents.dumped(documents.providers(self._health)))
 
-    def _provider(self, name: str) -> _Answer:
+    async def _provider(self, name: str, _: Scope) -> _Answer:
         found = documents.provider(self._health, name)
         if found is None:
             return _not_found({"error": "no provider of that name has been used here", "providers": PROVIDERS})
         status = HTTPStatus.SERVICE_UNAVAILABLE if found["status"] == "fail" else HTTPStatus.OK
         return _Answer(status, documents.dumped(found))
 
-    async def _told_metrics(self, scope: Scope) -> _Answer:
+    async def _exposition(self, scope: Scope) -> _Answer:
         names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]", [])
         accept = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"accept"), "")
         try:
@@ -145,6 +144,14 @@ class HealthApp:
             line = b"metrics need an extra: pip install 'resilient-providers[prometheus]'\n"
             return _Answer(HTTPStatus.NOT_IMPLEMENTED, line, _TEXT)
         return _Answer(HTTPStatus.OK, body, media_type)
+
+
+_RESPONDERS: Final[dict[str, Callable[[HealthApp, Scope], Awaitable[_Answer]]]] = {
+    HEALTH: HealthApp._whole,
+    **dict.fromkeys(LIVE, HealthApp._alive),
+    **dict.fromkeys(READY, HealthApp._ready),
+    PROVIDERS: HealthApp._providers,
+}
 
 
 def _paths(scope: Scope) -> tuple[str, ...]:
@@ -159,9 +166,7 @@ def _paths(scope: Scope) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found.rstrip("/") for found in (below, path, f"{root}{path}")))
 
 
-def _refused(scope: Scope) -> _Answer | None:
-    if scope["method"] in _METHODS:
-        return None
+def _refused() -> _Answer:
     allowed = ", ".join(_METHODS)
     body = documents.dumped({"error": f"only {allowed} are answered here"})
     return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, body, _JSON, ((b"allow", allowed.encode()),))

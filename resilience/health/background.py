@@ -43,7 +43,8 @@ class Host(Protocol):
         Args:
             work: What to do.
             limit: It is interrupted after so many seconds.
-            done: Called once in the loop, when it has ended, with how it ended.
+            done: Called once in the loop, when it has ended, with how it ended; in a task, unless it was interrupted
+                before it began.
 
         Returns:
             A function that interrupts it.
@@ -87,24 +88,14 @@ class _Asyncio:
         self._loop = loop
 
     def start(self, work: Work, limit: float, done: Done) -> Callable[[], object]:
+        job = _Job(work, done)
         # A context of its own: the request's trace and variables end with the request.
-        task = self._loop.create_task(_contained(work), context=Context())
-        expired: list[bool] = []
-
-        def expire() -> None:
-            expired.append(True)
-            task.cancel()
-
-        # One cancellation: a cancel scope of anyio's would keep the loop busy with what does not heed it.
-        timer = self._loop.call_later(limit, expire) if limit < math.inf else None
-
-        def ended(_: asyncio.Task[Ending]) -> None:
-            if timer is not None:
-                timer.cancel()
-            done(_ending_of(task, expired=bool(expired)))
-
-        task.add_done_callback(ended)
-        return task.cancel
+        job.task = self._loop.create_task(job.main(), context=Context())
+        job.task.add_done_callback(job.ended)
+        if limit < math.inf:
+            # One cancellation: a cancel scope of anyio's would keep the loop busy with what does not heed it.
+            job.timer = self._loop.call_later(limit, job.expire)
+        return job.task.cancel
 
     def post(self, func: Callable[[], object]) -> bool:
         try:
@@ -118,14 +109,52 @@ class _Asyncio:
         return self._loop.is_closed()
 
 
-def _ending_of(task: asyncio.Task[Ending], *, expired: bool) -> Ending:
-    if not task.cancelled():
-        error = task.exception()
-        return task.result() if error is None else Ending(error=error)
-    if expired:
-        return EXPIRED
-    # Without a request to cancel, it has met a cancellation of something that it waited for.
-    return CANCELLED if task.cancelling() else Ending(error=asyncio.CancelledError())
+@final
+class _Job:
+    """One piece of work in a task of asyncio's."""
+
+    __slots__ = ("_done", "_ending", "_expired", "_work", "task", "timer")
+
+    def __init__(self, work: Work, done: Done) -> None:
+        self._work = work
+        self._done = done
+        self._ending: Ending | None = None
+        self._expired = False
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    async def main(self) -> None:
+        ending = CANCELLED
+        try:
+            ending = await _contained(self._work)
+        except asyncio.CancelledError as error:
+            ending = self._interrupted(error)
+            if ending is CANCELLED:
+                raise
+        finally:
+            self._tell(ending)
+
+    def _interrupted(self, error: asyncio.CancelledError) -> Ending:
+        if self._expired:
+            return EXPIRED
+        # If nobody has asked for it, the work has met the cancellation of something that it waited for.
+        asked = self.task is None or self.task.cancelling()
+        return CANCELLED if asked else Ending(error=error)
+
+    def expire(self) -> None:
+        self._expired = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def ended(self, _: object) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self._tell(CANCELLED)  # unless it has told: a task may be cancelled before its first step
+
+    def _tell(self, ending: Ending) -> None:
+        if self._ending is None:
+            self._ending = ending
+            self._done(ending)
 
 
 @final

@@ -183,17 +183,20 @@ class Check:
 
     def _ended(self, run: Run, ending: Ending) -> None:
         """Take note of how a run ended, in the loop or in its thread."""
-        now = self._desk.now()
         with self._desk.lock:
             waiters, run.waiters, run.over = run.waiters, [], True
             if self.run is run:
-                if ending.expired or now > run.began + run.timeout:
-                    self._overdue(run)
-                elif not ending.cancelled:
-                    self._take(*_judged(ending), now, now - run.began)
+                if not ending.cancelled:
+                    self._count(run, ending, self._desk.now())
                 self.run = None
         for waiter in waiters:
             waiter.wake()
+
+    def _count(self, run: Run, ending: Ending, now: float) -> None:
+        if ending.expired or now > run.began + run.timeout:
+            self._overdue(run)
+        else:
+            self._take(*_judged(ending), now, now - run.began)
 
     def _overdue(self, run: Run) -> None:
         if not run.overdue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +13,7 @@ from weakref import WeakSet
 import anyio
 
 from resilience.errors import ConfigurationError
-from resilience.health.background import Host, host
+from resilience.health.background import Ending, Host, host
 from resilience.health.checks import Check, CheckFunction, Desk, Options, Run
 from resilience.health.components import Component, Report, aggregate
 from resilience.health.damping import Damper
@@ -23,6 +24,8 @@ from resilience.settings import HealthSettings
 
 if TYPE_CHECKING:
     from resilience.health.app import HealthApp
+
+_log = logging.getLogger("resilience.health")
 
 PATIENCE: Final = 0.03
 """A request waits so long for runs that have just begun, in seconds: enough for what is well, and no more."""
@@ -211,7 +214,7 @@ class Health:
         Without it they run when somebody asks. At its end those that are under way are interrupted.
         """
         here = host()
-        stop = here.start(self._keep_fresh, math.inf, lambda _: None)
+        stop = here.start(self._keep_fresh, math.inf, _told)
         try:
             yield self
         finally:
@@ -296,6 +299,12 @@ class Health:
             if run.cancel is not None:
                 run.cancel()
         await self._wait(stopped, _FAREWELL)
+
+
+def _told(ending: Ending) -> None:
+    if ending.error is not None:
+        text = "health checks run only when somebody asks from now on"
+        _log.error(text, exc_info=ending.error, extra={"component": "health"})
 
 
 def _check_input(registry: object, settings: object) -> None:
