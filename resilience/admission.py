@@ -6,16 +6,19 @@ Whoever waits holds no permit, so that no probe sits in a line; a breaker that o
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from types import TracebackType
 from typing import Any, final
+from weakref import ref
 
 import anyio
 
 from resilience._core.states import Permit, Refusal
 from resilience._core.words import Reason, many
-from resilience.errors import BulkheadFull, CallRejected, DeadlineExceeded, ProviderGated
-from resilience.guard import outer_deadline
-from resilience.lane import SLACK
+from resilience.errors import BulkheadFull, CallRejected, DeadlineExceeded, ProviderGated, ShuttingDown
+from resilience.guard import is_inside, outer_deadline
+from resilience.home import Home, trio_scope
+from resilience.lane import SLACK, lanes_on
 from resilience.limits import NO_TURN, Limits, Turn
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
@@ -24,21 +27,58 @@ from resilience.waiting import wait as rest
 
 @final
 class Pending:
-    """One caller more who waits, in whatever way, for as long as the block lasts."""
+    """
+    One caller more who waits, in whatever way, for as long as the block lasts, or until a shutdown ends it.
 
-    __slots__ = ("_ticket", "_waiting")
+    Args:
+        runtime: The provider's runtime.
+        task: The task that waits.
+        loop: Its asyncio loop, or None.
 
-    def __init__(self, runtime: ProviderRuntime) -> None:
-        self._waiting = runtime.waiting
-        self._ticket = object()  # not the call itself: that would keep its task alive
+    Attributes:
+        sent_away: Whether a shutdown has ended the wait.
+    """
 
-    def __enter__(self) -> None:
-        self._waiting[self._ticket] = None
+    __slots__ = ("__weakref__", "_cancelling", "_home", "_runtime", "_scope", "_task", "_ticket", "sent_away")
+
+    sent_away: bool
+
+    def __init__(self, runtime: ProviderRuntime, task: object, loop: Any) -> None:
+        self._runtime = runtime
+        self._home = Home(loop)
+        self._task: Any = task
+        self._scope: Any = trio_scope() if loop is None else None
+        self._cancelling = 0
+        self._ticket = ref(self)  # not itself: that would keep its task alive
+        self.sent_away = False
+
+    def __enter__(self) -> Pending:
+        self._runtime.waiting[self._ticket] = None
+        if self._scope is not None:
+            self._scope.__enter__()
+        else:
+            self._cancelling = self._task.cancelling()
+        if self._runtime.life.stopping:  # since a moment ago, and in another thread: it may not have seen us
+            self._home.do_soon(self._end)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._waiting.pop(self._ticket, None)
+    ) -> bool:
+        self._runtime.waiting.pop(self._ticket, None)
+        if self._scope is not None:
+            return bool(self._scope.__exit__(kind, error, traceback))
+        alone = self.sent_away and self._task.uncancel() <= self._cancelling
+        return alone and isinstance(error, CancelledError)
+
+    def send_away(self) -> None:
+        """End the wait, from any thread."""
+        self._home.do(self._end)
+
+    def _end(self) -> None:
+        if self._ticket in self._runtime.waiting and not self.sent_away:
+            self.sent_away = True
+            (self._scope or self._task).cancel()
 
 
 @final
@@ -83,15 +123,13 @@ class Admission:
     def _patience(self) -> float:
         return self._runtime.settings.gate.max_wait if self._plan.options.may_wait else 0.0
 
-    async def permit(self) -> Permit | CallRejected:
-        """Wait where it helps, and take a permit and a turn; or say why not."""
+    async def permit(self, *, again: bool = False) -> Permit | CallRejected:
+        """Wait where it helps, and take a permit and a turn; or say why not. *again*: it is not the first attempt."""
         runtime, waited = self._runtime, 0.0
         while True:
             now = runtime.clock()
-            if now >= self.ends - SLACK:
-                self._give_back()
-                overdue = f"it passed {now - self.ends:.3g} s ago"
-                return DeadlineExceeded(runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
+            if (late := self._too_late(now, again=again)) is not None:
+                return late
             if (refusal := runtime.peek(now)) is not None and not self.borrows:
                 self._give_back()
                 return runtime.breaker.refused(refusal)
@@ -110,14 +148,29 @@ class Admission:
             else:
                 self.turn = turn
 
+    def _too_late(self, now: float, *, again: bool) -> CallRejected | None:
+        """Return why no call, whatever its provider says, may leave at *now*."""
+        if self._runtime.life.stopping and (again or not self._is_under_way):
+            return self._shut_out()
+        if now >= self.ends - SLACK:
+            self._give_back()
+            overdue = f"it passed {now - self.ends:.3g} s ago"
+            return DeadlineExceeded(self._runtime.name, Reason.DEADLINE_WOULD_PASS, None, overdue)
+        return None
+
     async def _wait_at_gate(self, now: float, seconds: float) -> CallRejected | None:
         runtime = self._runtime
         if seconds >= self.remaining(now):
             return self._gated(now, "its end lies behind the caller's deadline")
+        if runtime.life.stopping:
+            return self._shut_out()
         if runtime.pending_full:
             return self._too_many()
-        with Pending(runtime):
+        skipped = 0.0
+        with self.pending() as pending:
             skipped = await rest(seconds)
+        if pending.sent_away:
+            return self._shut_out()
         if skipped:
             self.ends -= skipped
             runtime.common.gate_wait(now + skipped)  # it was waited out, so it opens
@@ -134,16 +187,32 @@ class Admission:
         turn = limits.try_enter(self._plan.options, self._task)
         if turn is not None:
             return turn
+        if self._runtime.life.stopping:
+            return self._shut_out()
         if self._runtime.pending_full:
             return self._too_many()
         # Whoever set a deadline around the call ends the wait himself, and is told in his own words.
         patience = self.ends - now if self._plan.options.may_wait else 0.0
         remaining = min(patience, self.remaining(now))
         try:
-            with Pending(self._runtime):
+            with self.pending():
                 return await limits.enter(self._plan.options, self._task, remaining=remaining, patience=patience)
         except CallRejected as refusal:
             return refusal.with_traceback(None)
+        return self._shut_out()
+
+    def pending(self) -> Pending:
+        """Return what stands for the call while it waits."""
+        return Pending(self._runtime, self._task, self._loop)
+
+    @property
+    def _is_under_way(self) -> bool:
+        """Whether this is a part of an attempt that is under way and may still finish."""
+        return not self._runtime.life.interrupting and is_inside(self._task, lanes_on(self._loop))
+
+    def _shut_out(self) -> CallRejected:
+        self._give_back()
+        return ShuttingDown(self._runtime.name, Reason.SHUTTING_DOWN, None, "")
 
     def _give_back(self) -> None:
         turn, self.turn = self.turn, NO_TURN

@@ -348,6 +348,8 @@ class Attempted:
         )
         if decision.reason is not None:
             return decision.reason
+        if runtime.life.stopping:
+            return Reason.SHUTTING_DOWN
         delay = decision.delay
         if now + delay >= self._way.ends - SLACK or delay >= self._way.remaining(now):
             return Reason.DEADLINE_WOULD_PASS

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, final
 import anyio
 
 from resilience._core.states import Permit
-from resilience.admission import Pending
 from resilience.attempted import Attempted
 from resilience.context import CallContext, RemainingTime, make_key, within
 from resilience.errors import (
@@ -124,7 +123,7 @@ class Call(Attempted):
             BaseException: A further attempt is refused: the last error of the provider.
         """
         try:
-            answer = await self._way.permit()
+            answer = await self._way.permit(again=bool(self.attempt))
         except BaseException:
             self.charge_back()
             raise
@@ -139,7 +138,7 @@ class Call(Attempted):
         """Like `enter`, but return None where that would be refused or would have to wait; nobody is told."""
         with anyio.CancelScope() as scope:
             scope.cancel()  # it takes effect where something waits
-            answer = await self._way.permit()
+            answer = await self._way.permit(again=True)
             return self._leave(answer) if isinstance(answer, Permit) else None
         return None
 
@@ -178,7 +177,7 @@ class Call(Attempted):
         """Sleep until the next attempt, and renew credentials if they were refused."""
         refresh = self.plan.options.refresh
         try:
-            with Pending(self.runtime):
+            with self._way.pending():
                 if refresh is not None and self._failure is not None and self._failure.kind == "authentication_error":
                     with anyio.move_on_after(self._way.ends - self.runtime.clock()):
                         await refresh()

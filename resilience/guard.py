@@ -91,6 +91,15 @@ def guard(
     return kind(lane, began=began, limit=limit, slow_after=slow_after, what=what, task=task)
 
 
+def late_error(
+    provider: str, operation: str, scope: str, limit: float, elapsed: float, *, cut: float | None
+) -> CallTimeout:
+    """Return the error of an interrupted attempt: by its limit, or after a shutdown's grace of *cut* seconds."""
+    if cut is not None:
+        return CallTimeout(provider, operation, "shutdown", cut, elapsed)
+    return CallTimeout(provider, operation, scope, limit, elapsed)
+
+
 def is_inside(task: object, lanes: Iterable[Lane]) -> bool:
     """Whether *task* is within an attempt: of anybody, or on the fast path of one of *lanes*."""
     return task in _outer or (is_asyncios(task) and any(task in lane.live for lane in list(lanes)))
@@ -155,9 +164,7 @@ class _Base:
 
     def _timeout(self) -> CallTimeout:
         self.expired = True
-        if self._cut is not None:
-            return CallTimeout(*self._what[:2], "shutdown", self._cut, self._lane.clock() - self.began)
-        return CallTimeout(*self._what, self.limit, self._lane.clock() - self.began)
+        return late_error(*self._what, self.limit, self._lane.clock() - self.began, cut=self._cut)
 
 
 @final

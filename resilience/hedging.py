@@ -190,7 +190,11 @@ class _Contest(Generic[T]):
         if not failure.retryable:
             self._race.stop()
             return Reason.NOT_RETRYABLE
-        return Reason.ALREADY_RETRIED if nested and not self._race.launched else None
+        if self._race.launched:
+            return None
+        if self._calls[FIRST].runtime.life.stopping:
+            return Reason.SHUTTING_DOWN
+        return Reason.ALREADY_RETRIED if nested else None
 
     async def _launch(self) -> Attempt[T] | None:
         first, now = self._calls[FIRST], self._calls[FIRST].runtime.clock()

@@ -19,7 +19,8 @@ from resilience.attempts import Attempts
 from resilience.batch import Batch, Progress
 from resilience.call import Call
 from resilience.coalescing import coalesced
-from resilience.errors import CallTimeout, CircuitOpen
+from resilience.errors import CircuitOpen
+from resilience.guard import late_error
 from resilience.handle import Handle
 from resilience.hedging import hedged
 from resilience.hold import Hold, Light
@@ -365,7 +366,8 @@ class ResilientProvider(Handle):
         try:
             if expired:
                 plan = call.plan
-                raised = CallTimeout(self.name, plan.operation, plan.scope, lane.limit, lane.clock() - began)
+                elapsed = lane.clock() - began
+                raised = late_error(self.name, plan.operation, plan.scope, lane.limit, elapsed, cut=lane.cut)
                 raised.__cause__ = error
             if call.failed(raised, began, lane.limit, expired=expired, permit=Permit(period)):
                 return call

@@ -62,6 +62,8 @@ class Teller:
     def rejected(self, rejection: CallRejected) -> CallRejected:
         """A call was refused before it left."""
         self._runtime.rejected += 1
+        if rejection.reason is Reason.SHUTTING_DOWN:
+            self._runtime.life.call_refused()
         self._runtime.counting().rejected(rejection.reason.value, self._operation, self._runtime.wall_clock())
         if self._runtime.bus.hears_rejections:
             self._runtime.bus.emit(
