@@ -138,8 +138,8 @@ class Limits:
         self, name: str, settings: ProviderSettings, tools: Tools, bus: EventBus, host: Host, *, seen: int = 0
     ) -> None:
         self._host = host
-        clocks: dict[str, Any] = {"clock": tools.clock, "wall_clock": tools.wall_clock}
-        self._usual = {"name": name, "rng": tools.rng, "bus": bus, **clocks}
+        clocks = {"clock": tools.clock, "wall_clock": tools.wall_clock}
+        self._usual: dict[str, Any] = {"name": name, "rng": tools.rng, "bus": bus, **clocks}
         self.throttle = self.cost = self.rate = self.bulkhead = None
         self._make_missing(settings, heeds=False)
         self._clock = tools.clock

@@ -38,11 +38,20 @@ class Bucket:
             self.missing.remove(charge)
             self.tokens = min(self.burst, self.tokens + 1)
 
+    def adopt(self, rate: float, burst: int, now: float) -> None:
+        """What is missing stays missing, unless there is no floor."""
+        self.refill(now)
+        lacking = self.burst - self.tokens if rate and self.rate else Fraction(0)
+        self.rate, self.burst = Fraction(rate), Fraction(burst if rate else 0)
+        self.tokens = self.burst - lacking
+        if not lacking:
+            self.missing.clear()
+
 
 @dataclass
 class Spent:
     charge: Charge
-    second: int
+    when: float  # when the bucket began that it counts in
     of_window: bool
 
 
@@ -55,7 +64,8 @@ class BudgetMachine(RuleBasedStateMachine):
         self.budget = RetryBudget()
         self.bucket = Bucket(1, 10)
         self.now = 64.0
-        self.calls: list[int] = []  # the second of each original call
+        self.width = 1.0
+        self.calls: list[float] = []  # when the bucket began that each original call counts in
         self.spent: list[Spent] = []
 
     @initialize(
@@ -68,10 +78,30 @@ class BudgetMachine(RuleBasedStateMachine):
         self.budget = RetryBudget(ratio, _WINDOW, rate, burst)
         self.bucket = Bucket(rate, burst)
 
+    @rule(
+        ratio=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+        window=st.sampled_from([_WINDOW, _WINDOW, 2.5, 5.0, 20.0, 80.0]),
+        rate=st.sampled_from([0.0, 0.5, 1.0, 4.0]),
+        burst=st.sampled_from([0, 1, 3, 10]),
+    )
+    def adopt(self, ratio: float, window: float, rate: float, burst: int) -> None:
+        """Everything that is in the window stays, as of when its bucket began; what has left stays away."""
+        figures = {"ratio": ratio, "window": window, "floor_per_second": rate, "floor_burst": burst}
+        self.budget.adopt(self.now, len(self.calls), **figures)  # type: ignore[arg-type]
+        oldest, self.width = self.began(self.now) - 9 * self.width, window / 10
+        self.calls = [self.began(when) if when >= oldest else -inf for when in self.calls]
+        for spent in self.spent:
+            spent.when = self.began(spent.when) if spent.when >= oldest else -inf
+        self.ratio = ratio
+        self.bucket.adopt(rate, burst, self.now)
+
+    def began(self, when: float) -> float:
+        return floor(when / self.width) * self.width
+
     def balance(self) -> Fraction:
-        oldest = floor(self.now) - 9
-        deposits = sum(second >= oldest for second in self.calls)
-        withdrawals = sum(spent.of_window and spent.charge.live and spent.second >= oldest for spent in self.spent)
+        oldest = self.began(self.now) - 9 * self.width
+        deposits = sum(when >= oldest for when in self.calls)
+        withdrawals = sum(spent.of_window and spent.charge.live and spent.when >= oldest for spent in self.spent)
         return Fraction(self.ratio) * deposits - withdrawals
 
     @rule(sixteenths=st.integers(0, 40))
@@ -86,7 +116,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def call(self, times: int) -> None:
         if self.now >= self.budget.turn_at:
             self.budget.turn(self.now, len(self.calls))
-        self.calls += [floor(self.now)] * times
+        self.calls += [self.began(self.now)] * times
 
     @rule(times=st.integers(1, 6))
     def spend(self, times: int) -> None:
@@ -98,7 +128,7 @@ class BudgetMachine(RuleBasedStateMachine):
             assert (charge is not None) is expected
             if charge is None:
                 continue
-            self.spent.append(Spent(charge, floor(self.now), of_window))
+            self.spent.append(Spent(charge, self.began(self.now), of_window))
             if not of_window:
                 self.bucket.tokens -= 1
                 self.bucket.missing.append(charge)
@@ -116,7 +146,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_brute_force(self) -> None:
         self.bucket.refill(self.now)
-        expected = floor(max(Fraction(0), self.balance())) + floor(self.bucket.tokens)
+        expected = floor(max(Fraction(0), self.balance())) + max(0, floor(self.bucket.tokens))
         assert self.budget.available(self.now, len(self.calls)) == expected
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import floor, inf, nan, nextafter
 from random import Random
@@ -69,13 +69,16 @@ class Model:
     lost: int = 0
     probe_successes: int = 0
     totals: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0, "slow": 0})
+    most_probes: int = 0  # of the rules in force since this state began
     log: list[Result] = field(default_factory=list)
+    recent: list[Result] = field(default_factory=list)  # those of the log that the window may know
     passes: list[Pass] = field(default_factory=list)
     changes: list[tuple[CircuitState, CircuitState, str, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.closed_at = self.now
         self.bucket = self.bucket_of(self.now)
+        self.most_probes = self.rules.half_open_max_calls
 
     # windows
 
@@ -86,9 +89,28 @@ class Model:
         if self.rules.failure_rate is None and self.rules.slow_rate is None:
             return []
         if self.rules.window_calls is not None:
-            return self.log[-self.rules.window_calls :]
+            return self.recent[-self.rules.window_calls :]
         oldest = max(self.bucket, self.bucket_of(self.now)) - 9
-        return [result for result in self.log if result.bucket >= oldest]
+        return [result for result in self.recent if result.bucket >= oldest]
+
+    def adopt(self, rules: CircuitRules) -> None:
+        before, live, known = shape(self.rules), self.lately(), max(self.bucket, self.bucket_of(self.now))
+        width = self.rules.window / 10
+        self.rules = rules
+        self.most_probes = max(self.most_probes, rules.half_open_max_calls)
+        if shape(rules) == before:
+            return
+        self.bucket = self.bucket_of(self.now)
+        match before, shape(rules):
+            case ("seconds", _), ("seconds", _):
+                self.recent = [Result(self.bucket_of(one.bucket * width), one.verdict, one.slow, "") for one in live]
+                self.bucket = max(self.bucket, self.bucket_of(known * width))
+            case ("calls", _), ("calls", _):
+                self.recent = live
+            case ("seconds", _), ("calls", _):
+                self.recent = bad_ones_first(live)
+            case _:
+                self.recent = []
 
     def counts(self) -> tuple[int, int, int]:
         window = self.lately()
@@ -140,6 +162,7 @@ class Model:
     def count(self, verdict: Verdict, *, slow: bool, kind: str) -> None:
         self.bucket = max(self.bucket, self.bucket_of(self.now))
         self.log.append(Result(self.bucket, verdict, slow, kind))
+        self.recent.append(self.log[-1])
         self.totals["slow"] += slow
         if verdict is not IGNORED:
             self.totals[verdict.value] += 1
@@ -161,7 +184,7 @@ class Model:
                 self.trip("probe_slow", 0, 0, draw, hint)
             else:
                 self.probe_successes += 1
-                if self.probe_successes == self.rules.success_threshold:
+                if self.probe_successes >= self.rules.success_threshold:
                     self.forget()
                     self.enter(CLOSED, "probes_succeeded", self.probe_successes, self.probe_successes)
         else:
@@ -214,6 +237,7 @@ class Model:
 
     def forget(self) -> None:
         self.log.clear()
+        self.recent.clear()
         self.closed_at = self.now
         self.bucket = self.bucket_of(self.now)
 
@@ -223,6 +247,23 @@ class Model:
         self.state = state
         self.generation += 1
         self.probe_successes = 0
+        self.most_probes = self.rules.half_open_max_calls
+
+
+def shape(rules: CircuitRules) -> tuple[str, float]:
+    if rules.failure_rate is None and rules.slow_rate is None:
+        return "none", 0
+    return ("seconds", rules.window) if rules.window_calls is None else ("calls", rules.window_calls)
+
+
+def bad_ones_first(results: list[Result]) -> list[Result]:
+    """How a window of calls takes over one of seconds, in which results have no order within a bucket."""
+    ordered: list[Result] = []
+    for bucket in sorted({one.bucket for one in results}):
+        alike = [one for one in results if one.bucket == bucket]
+        failed, slow = sum(one.verdict is FAILURE for one in alike), sum(one.slow for one in alike)
+        ordered += [Result(0, FAILURE if nth < failed else SUCCESS, nth < slow, "") for nth in range(len(alike))]
+    return ordered
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -385,7 +426,17 @@ class CircuitMachine(RuleBasedStateMachine):
 
     # by hand
 
-    @rule(what=st.sampled_from(["force_open", "close", "disable", "reset", "restore"]), data=st.data())
+    @rule(rules=ALL_RULES)
+    def adopt(self, rules: CircuitRules) -> None:
+        """Other rules, all of them or all but the window's."""
+        self.circuit.adopt(rules, self.now)
+        self.model.adopt(rules)
+
+    @rule(window=st.sampled_from([10.0, 7.7, 1 / 3, 100.0]), window_calls=st.sampled_from([None, None, 1, 4, 8]))
+    def adopt_another_window(self, window: float, window_calls: int | None) -> None:
+        self.adopt(replace(self.model.rules, window=window, window_calls=window_calls))
+
+    @rule(what=st.sampled_from(["force_open", "close", "disable", "reset", "restore", "by_settings"]), data=st.data())
     def by_hand(self, what: str, data: st.DataObject) -> None:
         """One rule for all of them, so that they do not drown what calls do."""
         getattr(self, what)(data)
@@ -402,6 +453,12 @@ class CircuitMachine(RuleBasedStateMachine):
     def disable(self, _: st.DataObject) -> None:
         self.circuit.disable()
         self.model.enter(DISABLED, "by_hand")
+
+    def by_settings(self, data: st.DataObject) -> None:
+        state = data.draw(st.sampled_from([CLOSED, FORCED_OPEN, DISABLED]))
+        self.circuit.enter_by_settings(state, self.now)
+        self.model.closed_at = self.now
+        self.model.enter(state, "by_settings")
 
     def reset(self, data: st.DataObject) -> None:
         state = data.draw(st.sampled_from([CLOSED, CLOSED, FORCED_OPEN, DISABLED]))
@@ -468,7 +525,7 @@ class CircuitMachine(RuleBasedStateMachine):
     @invariant()
     def probes_stay_below_their_number(self) -> None:
         held = [one for one in self.model.leases() if one.lease is not None and one.lease > self.now]
-        assert len(held) <= max(self.model.rules.half_open_max_calls, 0)
+        assert len(held) <= self.model.most_probes
 
 
 TestCircuit = CircuitMachine.TestCase

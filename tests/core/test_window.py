@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import deque
+from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, inf, nan, nextafter
 
@@ -16,10 +17,23 @@ from resilience._core.window import CountWindow, Row, TimeWindow
 
 _SPANS = [10.0, 30.0, 0.3, 1 / 3, 7.7]
 _START = 12_345.678
+_GRAIN = Fraction(1e-9)
+
+
+@dataclass(eq=False)
+class Event:
+    """Something that was counted, and where."""
+
+    counter: int
+    when: float
+    bucket: float
+    counted_by: TimeWindow  # the window of that time
+    epoch: int  # its bucket of that time
+    moved: bool = False
 
 
 class TimeWindowMachine(RuleBasedStateMachine):
-    """Two counters; the model is a list of (counter, when, bucket)."""
+    """Two counters; the model is a list of everything that was counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +41,7 @@ class TimeWindowMachine(RuleBasedStateMachine):
         self.width = Fraction(1)
         self.buckets = 1
         self.totals = [0, 0]
-        self.events: list[tuple[int, float, int]] = []
+        self.events: list[Event] = []
         self.now = _START
         self.latest = _START  # the clock went backwards while now is below
         self.bucket = -(10**9)  # the newest bucket that anybody counted in or turned to
@@ -73,7 +87,8 @@ class TimeWindowMachine(RuleBasedStateMachine):
     def count(self, counter: int, times: int) -> None:
         self.enter()
         self.totals[counter] += times
-        self.events += [(counter, self.now, self.bucket)] * times
+        for _ in range(times):
+            self.events.append(Event(counter, self.now, self.bucket, self.window, self.bucket))
 
     @rule()
     def turn_without_need(self) -> None:
@@ -85,11 +100,36 @@ class TimeWindowMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
         event = data.draw(st.sampled_from(self.events))
-        lives = event[2] > max(self.bucket, self.bucket_of(self.now)) - self.buckets
-        assert self.window.take_back(self.now, event[0], event[2]) is lives
+        lives = event.bucket > max(self.bucket, self.bucket_of(self.now)) - self.buckets
+        assert event.counted_by.take_back(self.now, event.counter, event.epoch) is lives
         if lives:
-            self.totals[event[0]] -= 1
+            self.totals[event.counter] -= 1
             self.events.remove(event)
+
+    @rule(span=st.sampled_from(_SPANS))
+    def resize(self, span: float) -> None:
+        """What lives counts as of the beginning of its bucket; what has died stays dead."""
+        self.window = self.window.resized(span, self.now, (self.totals[0], self.totals[1]))
+        newest, width = max(self.bucket, self.bucket_of(self.now)), float(self.width)
+        self.width = Fraction(span / self.buckets)
+        for event in self.events:
+            lives = event.bucket > newest - self.buckets
+            event.bucket = self.bucket_of(event.bucket * width) if lives else -inf
+            event.moved = True
+        self.bucket = max(self.bucket_of(newest * width), self.bucket_of(self.now))
+
+    @rule()
+    def look_at_each_bucket(self) -> None:
+        """The buckets add up, in their order."""
+        self.enter()
+        found = self.window.by_bucket(self.now, (self.totals[0], self.totals[1]))
+        oldest = self.bucket - self.buckets + 1
+        expected = [(0, 0)] * self.buckets
+        for event in self.events:
+            if event.bucket >= oldest:
+                zero, one = expected[int(event.bucket - oldest)]
+                expected[int(event.bucket - oldest)] = (zero + (event.counter == 0), one + (event.counter == 1))
+        assert found == expected
 
     @rule()
     def restart(self) -> None:
@@ -100,7 +140,7 @@ class TimeWindowMachine(RuleBasedStateMachine):
 
     def brute_force(self, now: float) -> tuple[int, int]:
         oldest = max(self.bucket, self.bucket_of(now)) - self.buckets + 1
-        live = [counter for counter, _, bucket in self.events if bucket >= oldest]
+        live = [event.counter for event in self.events if event.bucket >= oldest]
         return live.count(0), live.count(1)
 
     @invariant()
@@ -115,9 +155,10 @@ class TimeWindowMachine(RuleBasedStateMachine):
         if self.now < self.latest:
             return
         counted = sum(self.window.counts(self.now, (self.totals[0], self.totals[1])))
-        ages = [Fraction(self.now) - Fraction(when) for _, when, _ in self.events]
         span = self.width * self.buckets
-        assert sum(age < span - self.width for age in ages) <= counted
+        ages = [Fraction(self.now) - Fraction(event.when) for event in self.events]
+        sure = [age for age, event in zip(ages, self.events, strict=True) if not event.moved]
+        assert sum(age < span - self.width for age in sure) <= counted <= sum(age <= span + _GRAIN for age in ages)
 
     @invariant()
     def the_border_lies_ahead_of_the_bucket(self) -> None:
