@@ -17,6 +17,7 @@ from weakref import WeakSet
 from resilience._core.states import CircuitState
 from resilience._core.words import Reason
 from resilience.failure import Failure
+from resilience.settings import Change
 
 _log = logging.getLogger("resilience.events")
 
@@ -222,6 +223,22 @@ class ShutdownEnded(Event):
     closed: int
     unclosed: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsReloaded(Event):
+    """A registry took other settings from *source*. *changes* tells what holds in place of what; secrets are masked."""
+
+    source: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsRefused(Event):
+    """Settings from *source* make no sense, because of *problem*; the running ones stay in force."""
+
+    source: str
+    problem: str
 
 
 Listener: TypeAlias = Callable[[Event], None]
