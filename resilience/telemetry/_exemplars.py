@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from typing import Final, NamedTuple, TypeAlias, final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
+from resilience.telemetry import names
 from resilience.telemetry.names import BUCKETS, Metric
+from resilience.watching import observed
 
 _MOST_SERIES: Final = 2048
 
@@ -82,3 +85,18 @@ class Examples:
 
 examples: Final = Examples()
 """Those of this process."""
+
+
+def leave_example(metric: Metric, attributes: Mapping[str, str], outcome: str, span: Any) -> None:
+    """Keep *span*, which is over, as an example for *metric*; *attributes* are those of all spans of its operation."""
+    began, ended = getattr(span, "start_time", None), getattr(span, "end_time", None)  # the SDK's, not the API's
+    if not observed.metered or began is None or ended is None:
+        return
+    context = span.get_span_context()
+    values = (
+        attributes[names.PROVIDER],
+        attributes.get(names.OPERATION, ""),
+        outcome,
+        attributes.get(names.VARIANT, ""),
+    )
+    examples.keep(metric, values, (ended - began) / 1e9, trace_id=context.trace_id, span_id=context.span_id, now=ended)

@@ -32,6 +32,7 @@ from resilience.errors import CallRejected
 from resilience.failure import Failure
 from resilience.process import watch_calls
 from resilience.telemetry import names
+from resilience.telemetry._exemplars import leave_example
 from resilience.telemetry.spans import make_tracer
 from resilience.watching import AttemptWatch, End, Watch
 
@@ -185,6 +186,7 @@ class _CallSpan:
                     _blame(span, attributes, failure, error, attempts)
                 span.set_attributes(attributes)
             span.end()
+            leave_example(names.CALL_DURATION, self._shape.attributes, end.value, span)
         except Exception:
             _tell_failed(self._shape.attributes)
 
@@ -225,6 +227,7 @@ class _AttemptSpan:
                     _blame(span, attributes, failure, error)
                 span.set_attributes(attributes)
             span.end()
+            leave_example(names.ATTEMPT_DURATION, self._call._shape.attributes, end.value, span)
         except Exception:
             _tell_failed(self._call._shape.attributes)
 
