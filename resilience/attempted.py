@@ -32,6 +32,7 @@ from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
+from resilience.process import watch_of
 from resilience.runtime import ProviderRuntime
 from resilience.settings._types import is_mapping
 from resilience.telling import Teller
@@ -129,7 +130,7 @@ class Attempted:
         if attempt:
             runtime.common.count_call()
         elif watched and observed.watcher is not None:
-            self.watch = runtime.watch(plan.operation)
+            self.watch = watch_of(runtime, plan.operation)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,21 @@ class Common:
         self.calls = 0
         self._refunds: list[Charge] = []
 
+    def adopt(self, settings: ProviderSettings) -> None:
+        """Go on by other *settings* with what is closed and spent. Called under the lock."""
+        self._settings = settings
+        self._absorb()
+        gate, budget = settings.gate, settings.budget
+        self.gate.adopt(gate.base_delay, gate.hint_cap)
+        self.budget.adopt(
+            self._tools.clock(),
+            self.calls,
+            ratio=budget.ratio,
+            window=budget.window,
+            floor_per_second=budget.floor_per_second,
+            floor_burst=budget.floor_burst,
+        )
+
     def count_call(self) -> None:
         """Count a call that no lane counts for itself."""
         now = self._tools.clock()

@@ -127,7 +127,12 @@ class Handle:
         raise TypeError("a provider's handle lives in its process: send its name, and make a handle where it arrives")
 
     def _plan(self) -> Plan:
-        return self._runtime.plan if self._view is None else self._view
+        view, runtime = self._view, self._runtime
+        if view is None:
+            return runtime.plan
+        if view.edition is not runtime.edition:
+            self._view = view = runtime.plan_for(view.options)
+        return view
 
     def _current(self) -> ProviderRuntime:
         """Return the runtime, or its successor if the registry has forgotten it meanwhile."""

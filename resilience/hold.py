@@ -22,6 +22,7 @@ from resilience.failure import Failure
 from resilience.lane import Lane, get_ident
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
+from resilience.telling import Teller
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class Light:
             return None
         runtime.common.count_call()
         runtime.settle(Permit(period), verdict, now, slow=slow)
-        runtime.ended_swiftly(self._plan.operation, verdict, now - self._began)
+        Teller(runtime, self._plan.operation).ended_swiftly(verdict, now - self._began)
         return None
 
 

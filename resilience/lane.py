@@ -132,6 +132,7 @@ class Lane:
         "clock",
         "cut",
         "door",
+        "edition",
         "entries",
         "home",
         "limit",
@@ -150,6 +151,7 @@ class Lane:
     admit: Callable[[Lane, float], Period | None]  # there where there are limits
     clock: Callable[[], float]
     cut: float | None  # of the attempt that ended last, if it was late: the grace it had before it was cut off
+    edition: Any  # which version of the settings its attempts began under; known above
     entries: int
     home: Any  # how other threads reach a trio run; an asyncio loop is reached by itself
     limit: float
@@ -181,6 +183,7 @@ class Lane:
         self.entries = 0
         self.successes = 0
         self.metered = False
+        self.edition = None
         self.seen = 0
         self._idle = None if loop is not None and min(limit, slow_after) < math.inf else True
         self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it

@@ -18,17 +18,18 @@ class Lanes:
     Who looks at them gets a list, which is one step that no other thread can divide.
     """
 
-    __slots__ = ("_by_key",)
+    __slots__ = ("_by_key", "_old")
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Lane] = {}
+        self._old: tuple[Lane, ...] = ()
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._by_key) + len(self._old)
 
     def values(self) -> list[Lane]:
         """Return them all, as they are at this moment."""
-        return list(self._by_key.values())
+        return [*self._by_key.values(), *self._old]
 
     def get(self, key: Key) -> Lane | None:
         """Return the one of *key*, if there is one."""
@@ -44,10 +45,24 @@ class Lanes:
             lane = self._by_key[key] = make()
         return lane
 
+    def retire(self) -> None:
+        """Let the attempts that are running end where they are, and every other find a new lane. Under the lock."""
+        self._old += tuple(self._by_key.values())
+        self._by_key = {}
+
+    @property
+    def retiring(self) -> bool:
+        """Whether there are lanes that only see their last attempts end."""
+        return bool(self._old)
+
+    def forget_empty(self) -> None:
+        """Forget the old lanes whose last attempt has ended. Called under the lock, with all successes taken."""
+        self._old = tuple(lane for lane in self._old if lane.live)
+
     def take_successes(self) -> int:
         """Return how many attempts have succeeded since this was last asked. Called under the lock."""
         taken = 0
-        for lane in self._by_key.values():
+        for lane in self.values():
             counted = lane.successes
             taken += counted - lane.seen
             lane.seen = counted

@@ -81,6 +81,7 @@ class Plan:
     The terms of a call.
 
     Attributes:
+        edition: The version of the settings that it was worked out from.
         options: What the view asks for.
         operation: What is being called, or an empty string.
         idempotent: Whether repeating it is harmless; None if nobody said.
@@ -97,6 +98,7 @@ class Plan:
     """
 
     __slots__ = (
+        "edition",
         "fast",
         "hedge",
         "idempotent",
@@ -112,6 +114,7 @@ class Plan:
         "total",
     )
 
+    edition: Edition
     fast: bool
     hedge: HedgeSettings | None
     idempotent: bool | None
@@ -126,10 +129,9 @@ class Plan:
     tells: bool
     total: float
 
-    def __init__(
-        self, settings: ProviderSettings, handler: Callable[[RetrySettings], RetryHandler], options: Options
-    ) -> None:
-        operation = options.operation
+    def __init__(self, edition: Edition, options: Options) -> None:
+        self.edition = edition
+        settings, operation = edition.settings, options.operation
         merged = settings.for_operation(operation)
         attempt = merged.timeout.attempt if options.attempt_timeout is UNSET else options.attempt_timeout
         whole = merged.timeout.total if options.timeout is UNSET else options.timeout
@@ -143,7 +145,7 @@ class Plan:
         self.limit = min(_or_never(attempt), self.total)
         slow_after = breaker.slow_after if breaker.slow_after is not None else self.limit / 2
         self.slow_after = slow_after if breaker.slow_rate is not None else math.inf
-        self.retry = handler(_retry_settings(merged.retry, options.retry))
+        self.retry = edition.handler(_retry_settings(merged.retry, options.retry), settings.gate.hint_cap)
         self.standard = merged.errors == "standard"
         own = (options.attempt_timeout is not UNSET, options.timeout is not UNSET, options.deadline is not None)
         self.own_limit = any(own)
@@ -156,6 +158,40 @@ class Plan:
     def scope(self) -> str:
         """Which limit it is that an attempt of full length runs into."""
         return "total" if self.total <= self.limit else "attempt"
+
+
+@final
+class Edition:
+    """
+    One version of a provider's settings, and what calls under it are entitled to.
+
+    A call that began under one ends under it, whatever is read anew meanwhile.
+
+    Args:
+        settings: What holds for the provider.
+        handler: Makes what decides about retries, from their settings and the longest hint that is obeyed.
+    """
+
+    __slots__ = ("_plans", "handler", "settings")
+
+    handler: Callable[[RetrySettings, float], RetryHandler]
+    settings: ProviderSettings
+
+    def __init__(self, settings: ProviderSettings, handler: Callable[[RetrySettings, float], RetryHandler]) -> None:
+        self.settings = settings
+        self.handler = handler
+        self._plans: dict[str, Plan] = {}
+
+    def plan_for(self, options: Options) -> Plan:
+        """Return what a call under *options* is entitled to."""
+        operation = options.operation
+        usual = options == Options(operation=operation)
+        plan = self._plans.get(operation) if usual else None
+        if plan is None:
+            plan = Plan(self, options)
+            if usual and (not operation or operation in self.settings.operations):  # other names are not collected
+                self._plans[operation] = plan
+        return plan
 
 
 def _retry_settings(usual: RetrySettings, asked: RetrySettings | bool) -> RetrySettings:

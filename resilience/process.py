@@ -1,9 +1,9 @@
-"""What this process wants to know of its calls: set here, because every lane has to be told."""
+"""What this process wants to know of its calls: set here, where every lane is told."""
 
 from __future__ import annotations
 
-from resilience.runtime import runtimes
-from resilience.watching import Watcher, observed
+from resilience.runtime import ProviderRuntime, runtimes
+from resilience.watching import Watch, Watcher, observed
 
 
 def meter_calls(on: bool) -> None:
@@ -22,3 +22,11 @@ def _tell_lanes() -> None:
     for runtime in list(runtimes):
         with runtime.common.lock:
             runtime.refresh()
+
+
+def watch_of(runtime: ProviderRuntime, operation: str) -> Watch | None:
+    """Return what follows a call that begins now, if anything does."""
+    watcher = runtime.watcher
+    if watcher is None or not (runtime.settings.telemetry.spans == "always" or watcher.recording()):
+        return None
+    return watcher.call(runtime.name, operation, variant=runtime.variant)

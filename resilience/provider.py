@@ -29,6 +29,7 @@ from resilience.outcome import Outcome
 from resilience.registry import ProviderRegistry, key_of, known, runtime_of
 from resilience.runtime import CIRCUIT_OPEN
 from resilience.streaming.stream import Stream, Streamable
+from resilience.telling import Teller
 
 if TYPE_CHECKING:
     from resilience.routing.fallback import FallbackChain
@@ -361,11 +362,13 @@ class ResilientProvider(Handle):
             # Nobody's failure. There may be no running task any more: a coroutine can be closed by the collector.
             self._settle(lane, period, began, lane.clock(), Verdict.IGNORED)
             return None
-        call = Call(self._runtime, self._plan(), began, attempt=1)
+        plan = self._plan()
+        if lane.edition is not plan.edition:  # it ends under the settings that it began with
+            plan = lane.edition.plan_for(plan.options)
+        call = Call(self._runtime, plan, began, attempt=1)
         raised = error
         try:
             if expired:
-                plan = call.plan
                 elapsed = lane.clock() - began
                 raised = late_error(self.name, plan.operation, plan.scope, lane.limit, elapsed, cut=lane.cut)
                 raised.__cause__ = error
@@ -393,6 +396,6 @@ class ResilientProvider(Handle):
         self._runtime.common.count_call()
         runtime = self._runtime
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
-        runtime.ended_swiftly(self._plan().operation, verdict, now - began)
+        Teller(runtime, self._plan().operation).ended_swiftly(verdict, now - began)
         if runtime.limits is not None:
             runtime.limits.left(verdict)

@@ -19,27 +19,27 @@ from functools import partial
 from typing import Any, final
 from weakref import WeakSet
 
-from resilience._core.states import CircuitState, Evidence, Period, Permit, Refusal
+from resilience._core.states import CircuitState, Evidence, Permit, Refusal
 from resilience._core.words import Reason, Verdict
 from resilience.classify import Rule, classify
 from resilience.common import Clock, Common, Tools
+from resilience.doors import set_doors
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
-from resilience.fast_limits import Admit
 from resilience.guard import _outer, forget_closed_loops
 from resilience.home import Home
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
 from resilience.life import Interrupt, Life
 from resilience.limits import Limits, limited
-from resilience.plan import USUAL, Options, Plan
+from resilience.plan import USUAL, Edition, Options, Plan
 from resilience.policies.circuit_breaker import CircuitBreaker
 from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
 from resilience.tally import NO_TALLY, Tally
-from resilience.watching import End, Watch, Watcher, observed
+from resilience.watching import Watcher, observed
 
 # Looking up a member of an enum costs as much as making the exception it goes into.
 CIRCUIT_OPEN = Reason.CIRCUIT_OPEN
@@ -62,14 +62,15 @@ class ProviderRuntime:
 
     __slots__ = (
         "__weakref__",
-        "_plans",
         "_rng",
+        "_tools",
         "breaker",
         "bus",
         "chaos",
         "clock",
         "coalescer",
         "common",
+        "edition",
         "enabled",
         "exhausted",
         "handle",
@@ -101,6 +102,7 @@ class ProviderRuntime:
     bus: EventBus
     clock: Clock
     common: Common
+    edition: Edition
     enabled: bool
     exhausted: int
     lanes: Lanes
@@ -134,6 +136,7 @@ class ProviderRuntime:
         self.wall_clock = tools.wall_clock
         self.life = tools.life
         self._rng = tools.rng
+        self._tools = tools
         self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
         self.rules: tuple[Rule, ...] = ()
         self.lanes = Lanes()
@@ -150,8 +153,8 @@ class ProviderRuntime:
         self.swept = -1
         self.refused_until = -math.inf
         self.refused_because: Evidence | None = None
-        self._plans: dict[str, Plan] = {}
         self._zero()
+        self.edition = Edition(settings, self._retry_handler)
         self.plan = self.plan_for(USUAL)
         self.breaker = CircuitBreaker(
             name,
@@ -175,20 +178,13 @@ class ProviderRuntime:
 
     def plan_for(self, options: Options) -> Plan:
         """Return what a call under *options* is entitled to."""
-        operation = options.operation
-        usual = options == Options(operation=operation)
-        plan = self._plans.get(operation) if usual else None
-        if plan is None:
-            plan = Plan(self.settings, self._retry_handler, options)
-            if usual and (not operation or operation in self.settings.operations):  # other names are not collected
-                self._plans[operation] = plan
-        return plan
+        return self.edition.plan_for(options)
 
-    def _retry_handler(self, settings: RetrySettings) -> RetryHandler:
+    def _retry_handler(self, settings: RetrySettings, hint_cap: float) -> RetryHandler:
         return RetryHandler(
             settings,
             name=self.name,
-            hint_cap=self.settings.gate.hint_cap,
+            hint_cap=hint_cap,
             clock=self.clock,
             wall_clock=self.wall_clock,
             rng=self._rng,
@@ -203,12 +199,14 @@ class ProviderRuntime:
         slow_after = self.plan.slow_after if plan.own_limit else plan.slow_after
         key = (loop if loop is not None else get_ident(), limit)
         lane = self.lanes.get(key)
-        if lane is None:
+        if lane is None or self.lanes.retiring:
             with self.common.lock:
                 self.absorb()
                 forget_closed_loops()
+                self.lanes.forget_empty()
                 make = partial(Lane, self, loop, self.clock, limit=limit, slow_after=slow_after)
                 lane = self.lanes.add(key, make)
+                lane.edition = self.edition
                 self.refresh()
         lane.thread = get_ident()  # loops can be handed from thread to thread
         if loop is None:
@@ -236,37 +234,24 @@ class ProviderRuntime:
         admits = self.enabled and self.successor is None and not self.life.stopping
         usual = admits and not self.common.gate_was_closed and not self.chaos
         passage = circuit.door if usual else None
-        limits, watcher = self.limits, self._watcher
-        admit = limits.admit if limits is not None else None
-        if limits is not None:
-            passage = passage if len(self.lanes) == 1 and limits.quick else None
-        if watcher is not None:
-            passage = None if self.settings.telemetry.spans == "always" else passage
-            admit = partial(_unless, watcher.recording, admit or _passes)
-        turn_at = min(circuit.turn_at, self.common.budget.turn_at)
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
         self.refused_until = circuit.until if refuses and admits else -math.inf
-        for lane in self.lanes.values():
-            lane.door = passage if admit is None else None
-            lane.passage = passage
-            if admit is not None:
-                lane.admit = admit
-            lane.turn_at = turn_at
-            lane.metered = observed.metered
+        set_doors(
+            self.lanes,
+            passage,
+            turn_at=min(circuit.turn_at, self.common.budget.turn_at),
+            limits=self.limits,
+            watcher=self.watcher,
+            always=self.settings.telemetry.spans == "always",
+            edition=self.edition,
+        )
 
     @property
-    def _watcher(self) -> Watcher | None:
+    def watcher(self) -> Watcher | None:
         """Who follows calls of this provider, if anybody does."""
         return observed.watcher if self.settings.telemetry.spans != "off" else None
-
-    def watch(self, operation: str) -> Watch | None:
-        """A call begins: return what follows it, if anything does."""
-        watcher = self._watcher
-        if watcher is None or not (self.settings.telemetry.spans == "always" or watcher.recording()):
-            return None
-        return watcher.call(self.name, operation, variant=self.variant)
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
         """Put *chaos* around every attempt from now on, in place of what was there."""
@@ -356,22 +341,6 @@ class ProviderRuntime:
         if self.life.stopping:
             self.life.attempt_ended(well=verdict is Verdict.SUCCESS and failure is None)
 
-    def ended_swiftly(self, operation: str, verdict: Verdict, seconds: float) -> None:
-        """A call is over that was one attempt, all of it, and that no lane has counted."""
-        if verdict is Verdict.SUCCESS:
-            self.succeeded += 1
-            if observed.metered:
-                self.counting().swift(operation, seconds)
-            return
-        tally, end = self.counting(), End.CANCELLED if verdict is Verdict.IGNORED else End.FAILURE
-        if verdict is Verdict.IGNORED:
-            tally.cancelled += 1
-        else:
-            tally.failed(None)
-        if observed.metered:
-            tally.call_took(operation, end, seconds)
-            tally.attempt_took(operation, end, seconds)
-
     def renew(self, permit: Permit) -> None:
         """Give a probe that shows signs of life as long again."""
         with self.common.lock:
@@ -393,6 +362,36 @@ class ProviderRuntime:
             self.bus.emit(GateClosed(provider=self.name, time=self.wall_clock(), seconds=seconds, hinted=hinted))
 
     # -- life ------------------------------------------------------------------------------------------------------
+
+    def adopt(self, settings: ProviderSettings) -> None:
+        """
+        Work by other *settings* from now on, with everything that is known and taken so far.
+
+        Calls under way end under the settings they began with. Breaker, windows, limits, gate and budget are the same
+        as before, by other rules; permits, places and reservations go back to where they came from.
+        """
+        with self.common.lock:
+            self.absorb()
+            self.settings, self.enabled = settings, settings.enabled
+            self.edition = Edition(settings, self._retry_handler)
+            self.plan = self.plan_for(USUAL)
+            self.lanes.retire()
+            self.common.adopt(settings)
+            self._adopt_limits(settings)
+            for operation, hedge in list(self.hedges.items()):
+                hedge.adopt(settings.for_operation(operation).hedge)
+        attempt = self.plan.limit if self.plan.limit < math.inf else None
+        self.breaker.adopt(settings.breaker, attempt_timeout=attempt, hint_cap=settings.gate.hint_cap)
+        with self.common.lock:
+            self.refresh()
+
+    def _adopt_limits(self, settings: ProviderSettings) -> None:
+        if self.limits is not None:
+            self.limits.adopt(settings)
+            self.limits = self.limits if limited(settings) else None
+        elif limited(settings):
+            self.limits = Limits(self.name, settings, self._tools, self.bus, self, seen=self.successes)
+            self.limits.share(self.common.lock)
 
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
@@ -417,16 +416,6 @@ class ProviderRuntime:
         self.plan = self.plan_for(USUAL)
         self.breaker.start_anew()
         self.refresh()
-
-
-def _passes(lane: Lane, _now: float) -> Period | None:
-    """Admit everybody, as the open door does."""
-    return lane.passage
-
-
-def _unless(recording: Callable[[], bool], admit: Admit, lane: Lane, now: float) -> Period | None:
-    """Let calls that are being recorded look closer, and leave the others to *admit*."""
-    return None if recording() else admit(lane, now)
 
 
 def _start_anew_after_fork() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypedDict, final
 
-from resilience._core.words import Reason
+from resilience._core.words import Reason, Verdict
 from resilience.errors import CallRejected
 from resilience.events import (
     AttemptFailed,
@@ -58,6 +58,18 @@ class Teller:
             runtime.counting().cancelled += 1
         if observed.metered and end is not End.REJECTED:
             runtime.counting().call_took(self._operation, end, seconds)
+
+    def ended_swiftly(self, verdict: Verdict, seconds: float) -> None:
+        """A call is over that was one attempt, all of it, and that no lane has counted."""
+        if verdict is Verdict.SUCCESS:
+            self._runtime.succeeded += 1
+            if observed.metered:
+                self._runtime.counting().swift(self._operation, seconds)
+            return
+        end = End.CANCELLED if verdict is Verdict.IGNORED else End.FAILURE
+        self.ended(end, seconds, None)
+        if observed.metered:
+            self._runtime.counting().attempt_took(self._operation, end, seconds)
 
     def rejected(self, rejection: CallRejected) -> CallRejected:
         """A call was refused before it left."""

@@ -274,6 +274,15 @@ async def test_a_snapshot(world) -> None:
         "cost": None,
         "hedges": {},
         "coalescing": None,
+        "succeeded": 2,
+        "failed": 5,
+        "cancelled": 0,
+        "failures": {"connection_error": 5},
+        "rejections": {"circuit_open": 1},
+        "latency": None,
+        "last_reason": "connection_error",
+        "last_at": world.EPOCH,
+        "variant": "",
     }
 
 
