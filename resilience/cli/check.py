@@ -13,7 +13,7 @@ from resilience.cli.screen import say, table, tell_json
 from resilience.cli.show import jsonable
 from resilience.errors import ConfigurationError
 from resilience.settings import Settings
-from resilience.settings._origins import _plain as plain
+from resilience.settings._origins import plain
 
 
 def check(

@@ -27,6 +27,25 @@ Environment: TypeAlias = Annotated[
     ),
 ]
 
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        "-u",
+        help="The health address of a process, such as http://127.0.0.1:8080. "
+        "Default: health.host and health.port of the settings.",
+    ),
+]
+Urls: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url",
+        "-u",
+        help="The health address of a process, such as http://127.0.0.1:8080; may be repeated. "
+        "Default: health.host and health.port of the settings.",
+    ),
+]
+
 
 def named(name: str) -> str:
     """

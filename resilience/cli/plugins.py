@@ -23,7 +23,7 @@ Command: TypeAlias = Callable[..., int | None] | typer.Typer
 
 BUILT_IN: Final = {
     name: metadata.EntryPoint(name, f"resilience.cli.{module}:{name}", GROUP)
-    for name, module in {"check": "check", "show": "show", "schema": "show"}.items()
+    for name, module in {"check": "check", "explain": "explain", "schema": "show", "show": "show", "top": "top"}.items()
 }
 
 

@@ -37,7 +37,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequenc
     """Write a table: folded to fit for people, each row one line in a pipe."""
     out = console()
     if not out.is_terminal:
-        _lines([[column.upper() for column in columns], *rows])
+        align([[column.upper() for column in columns], *rows])
         return
     drawn = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for column, style in zip(columns, [*styles, *[""] * len(columns)], strict=False):
@@ -55,7 +55,8 @@ def write(text: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> None:
+def align(rows: Sequence[Sequence[str]]) -> None:
+    """Write each of *rows* on one line, with its cells below those of the others."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))

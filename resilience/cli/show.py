@@ -11,8 +11,7 @@ import typer
 from resilience.cli import options
 from resilience.cli.screen import table, tell_json, write
 from resilience.settings import Origin, Settings
-from resilience.settings._origins import _plain as plain
-from resilience.settings._origins import written
+from resilience.settings._origins import plain, written
 from resilience.settings._tables import Table
 
 
