@@ -19,6 +19,8 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias, final
 from urllib.parse import parse_qs
 
+import anyio.to_thread
+
 from resilience.health import documents
 from resilience.health.documents import Json
 from resilience.health.health import Health
@@ -139,7 +141,8 @@ class HealthApp:
         try:
             from resilience.telemetry.prometheus import exposition
 
-            body, media_type = exposition(names, accept)
+            # In a thread: to collect the figures of a thousand providers takes a while.
+            body, media_type = await anyio.to_thread.run_sync(exposition, names, accept)
         except ImportError:
             line = b"metrics need an extra: pip install 'resilient-providers[prometheus]'\n"
             return _Answer(HTTPStatus.NOT_IMPLEMENTED, line, _TEXT)

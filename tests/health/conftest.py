@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import anyio
 import pytest
 
 from resilience import ProviderRegistry, Settings
 from resilience.health import Health
 from resilience.settings import HealthSettings
+from resilience.testing import VirtualClock
 
 Ask: TypeAlias = Callable[..., Awaitable["Reply"]]
 
@@ -73,7 +73,8 @@ def make() -> Callable[..., Health]:
     """Make a `Health` with no providers, on the loop's own clock."""
 
     def make(**settings: Any) -> Health:
-        registry = ProviderRegistry(Settings(), clock=anyio.current_time)
-        return Health(registry, settings=HealthSettings(**settings), clock=anyio.current_time, wall_clock=lambda: 1e9)
+        clock = VirtualClock()
+        registry = ProviderRegistry(Settings(), clock=clock)
+        return Health(registry, settings=HealthSettings(**settings), clock=clock, wall_clock=lambda: 1e9)
 
     return make
