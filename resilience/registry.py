@@ -13,17 +13,21 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, final
 from weakref import WeakSet
+
+import anyio
 
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, process_bus
 from resilience.eviction import Key, is_idle, least_used
 from resilience.runtime import ProviderRuntime
-from resilience.settings import Settings
+from resilience.settings import Settings, ShutdownSettings
+from resilience.shutdown import Shutdown, ShutdownReport
 
 if TYPE_CHECKING:
     from resilience.provider import ResilientProvider
@@ -57,7 +61,7 @@ class ProviderRegistry:
         ConfigurationError: *settings* is not a `Settings`.
     """
 
-    __slots__ = ("__weakref__", "_commons", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
+    __slots__ = ("__weakref__", "_commons", "_end", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
 
     bus: EventBus
     settings: Settings
@@ -90,6 +94,7 @@ class ProviderRegistry:
             bus=self.bus,
             neighbour=self.provider,
         )
+        self._end = Shutdown(self._tools.life, self.bus, wall_clock)
 
     def runtime(self, name: str, endpoint: str | None = None) -> ProviderRuntime:
         """
@@ -134,6 +139,78 @@ class ProviderRegistry:
             TypeError: *listener* cannot be called, or a kind is not a class of events.
         """
         return self.bus.subscribe(listener, *kinds)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a shutdown has begun: no call is admitted any more."""
+        return self._tools.life.stopping
+
+    def on_close(self, close: Callable[[], Awaitable[object]]) -> Callable[[], None]:
+        """
+        Await *close* when this registry is shut down, after the last call.
+
+        Args:
+            close: An async function without arguments, such as a client's ``aclose``. It runs in a task of its own.
+
+        Returns:
+            A function that takes it back.
+
+        Raises:
+            RuntimeError: The registry is shut down already.
+            TypeError: *close* cannot be called.
+        """
+        return self._end.on_close(close)
+
+    async def shutdown(
+        self, *, grace: float | None = None, cancel: float | None = None, close: float | None = None
+    ) -> ShutdownReport:
+        """
+        Admit no call any more, let those under way finish, interrupt what is left, and close the adapters.
+
+        Once it has begun there is no way back, also if it is cancelled. Who calls it again, or while it is under way,
+        gets the same report.
+
+        Args:
+            grace: How long calls under way may take to finish, in seconds. Default: ``settings.shutdown.grace``.
+            cancel: How long those that were interrupted may take to clean up, in seconds. Default: as in the settings.
+            close: How long closing the adapters may take, in seconds. Default: as in the settings.
+
+        Raises:
+            ConfigurationError: A number makes no sense.
+        """
+        given = {"grace": grace, "cancel": cancel, "close": close}
+        usual = self.settings.shutdown.model_dump()
+        return await self._end.run(
+            ShutdownSettings(**usual | {name: value for name, value in given.items() if value is not None})
+        )
+
+    @asynccontextmanager
+    async def lifespan(
+        self,
+        _app: object = None,
+        /,
+        *,
+        grace: float | None = None,
+        cancel: float | None = None,
+        close: float | None = None,
+    ) -> AsyncGenerator[None]:
+        """
+        Shut down at the end of an ``async with`` block, as `shutdown` does, also when the block is cancelled.
+
+        As it is, it is what Starlette and FastAPI take as ``lifespan=``.
+
+        Raises:
+            ConfigurationError: A number makes no sense.
+        """
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.shutdown(grace=grace, cancel=cancel, close=close)
+
+    # -- which there are -------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that are known, endpoints included as ``name/endpoint``."""
@@ -265,6 +342,8 @@ def _unlock_after_fork() -> None:
     _default_lock = threading.Lock()
     for registry in _registries:
         registry._lock = threading.Lock()
+        registry._tools.life.start_anew()
+        registry._end.start_anew()
 
 
 if hasattr(os, "register_at_fork"):
