@@ -126,7 +126,8 @@ class HealthApp:
         return _Answer(HTTPStatus.OK, documents.dumped(documents.live(self._health)))
 
     async def _providers(self, _: Scope) -> _Answer:
-        return _Answer(HTTPStatus.OK, documents.dumped(documents.providers(self._health)))
+        # Data, not a verdict: the health format would have its code follow the status.
+        return _Answer(HTTPStatus.OK, documents.dumped(documents.providers(self._health)), _JSON)
 
     async def _provider(self, name: str, _: Scope) -> _Answer:
         found = documents.provider(self._health, name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -37,12 +40,13 @@ def health(make: Callable[..., Health]) -> Health:
 
 @pytest.mark.parametrize("path", KNOWN)
 async def test_every_page_answers_in_json(ask: Any, health: Health, path: str) -> None:
-    """With the media type of health, and for no cache to keep."""
+    """With the media type of health, but for the list, which is data; and for no cache to keep."""
+    media_type = "application/json" if path == "/health/providers" else "application/health+json"
     reply = await ask(health.app(), path)
     assert reply.status == 200
     assert reply.json["status"] == "pass"
     assert reply.headers == {
-        "content-type": "application/health+json",
+        "content-type": media_type,
         "content-length": str(len(reply.body)),
         "cache-control": "no-store",
     }
@@ -309,3 +313,36 @@ async def test_metrics_have_a_path_and_can_be_left_out(ask: Any, monkeypatch: py
     ]:
         health = Health(ProviderRegistry(Settings(metrics=metrics)), settings=HealthSettings())
         assert (await ask(HealthApp(health, metrics=given), path)).status == expected
+
+
+# -- the documentation -------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "health.md").read_text(encoding="utf-8")
+
+
+async def test_the_documentation_names_every_address(ask: Any, health: Health) -> None:
+    """The table of addresses is that of the code: what a 404 lists, and nothing else."""
+    rows = re.findall(r"^\| (`/.*?) \|", PAGE, flags=re.MULTILINE)
+    told = {path for row in rows for path in re.findall(r"`(/[^`]*)`", row)}
+    assert told == set((await ask(health.app(), "/nothing")).json["paths"])
+
+
+async def test_the_documentation_shows_an_answer_as_it_is(ask: Any, make: Callable[..., Health]) -> None:
+    """Every field of the example is one that a real answer has, in the same order."""
+    (example,) = (json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+    health = make()
+    health.version, health.service_id = example["version"], example["serviceId"]
+    health.registry.provider("openai").breaker.open()
+    health.registry.provider("s3")
+    health.add("database", anyio.lowlevel.checkpoint, critical=True, component_type="datastore")
+    answer = (await ask(health.app(), "/health")).json
+    assert list(answer) == list(example)
+    assert list(answer["summary"]) == list(example["summary"])
+    assert (answer["status"], answer["output"], answer["notes"][0]) == (
+        example["status"],
+        example["output"],
+        example["notes"][0],
+    )
+    for name, (shown,) in example["checks"].items():
+        (entry,) = answer["checks"][name]
+        assert list(entry) == list(shown)

@@ -30,13 +30,13 @@ from resilience.policies.cost import CostLimit
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = ("README.md", "docs/guide.md", "docs/reference.md")
+PAGES = ("README.md", "docs/guide.md", "docs/health.md", "docs/reference.md")
 
 # Pages with Python that another test runs.
 ELSEWHERE = {"docs/testing.md": "tests/testing/test_documentation.py"}
 
 # What a page may show besides Python and settings in TOML.
-NOT_PYTHON = {"sh": "commands; the CI runs those of the README", "mermaid": "a drawing"}
+NOT_PYTHON = {"json": "answers", "sh": "commands; the CI runs those of the README", "mermaid": "a drawing"}
 
 # Literal blocks of docstrings that are no code. Whatever is not listed here is run.
 NOT_CODE = {
