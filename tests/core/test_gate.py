@@ -21,6 +21,7 @@ class GateMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.gate = Gate(_BASE, _CAP)
+        self.base, self.cap, self.longest = _BASE, _CAP, _CAP
         self.rng = Random(1)
         self.now = 0.0
         self.successes = 0
@@ -30,6 +31,12 @@ class GateMachine(RuleBasedStateMachine):
     @initialize(start=st.sampled_from([0.0, 12_345.678, 1e8]))
     def begin(self, start: float) -> None:
         self.now = start
+
+    @rule(base=st.sampled_from([_BASE, 0.0, 7.0]), cap=st.sampled_from([_CAP, 0.0, 5.0, 1e4]))
+    def adopt(self, base: float, cap: float) -> None:
+        """A pause that runs ends when it was going to."""
+        self.gate.adopt(base, cap)
+        self.base, self.cap, self.longest = base, cap, max(self.longest, cap)
 
     def closes(self) -> float:
         return max(self.ends, default=-inf)
@@ -57,7 +64,7 @@ class GateMachine(RuleBasedStateMachine):
     @rule(hint=st.one_of(st.floats(1e-3, 10), st.floats(1e-3, 1e6), st.just(inf)))
     def close_with_a_hint(self, hint: float) -> None:
         self.note_closing()
-        self.close(hint, min(hint, _CAP))
+        self.close(hint, min(hint, self.cap))
 
     @rule(hint=st.sampled_from([None, nan, -1.0, -inf, 0.0]), times=st.integers(1, 5))
     def close_without_a_hint(self, hint: float | None, times: int) -> None:
@@ -65,7 +72,7 @@ class GateMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.note_closing()
             before_this = max(0, len(self.closings) - 1)
-            self.close(hint, min(_BASE * 2.0**before_this, _CAP))
+            self.close(hint, min(self.base * 2.0**before_this, self.cap))
 
     @rule(times=st.integers(1, 3))
     def succeed(self, times: int) -> None:
@@ -94,7 +101,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_closed_for_longer_than_the_cap(self) -> None:
-        assert self.gate.remaining(self.now) <= _CAP + 1e-6
+        assert self.gate.remaining(self.now) <= self.longest + 1e-6
 
 
 TestGate = GateMachine.TestCase

@@ -27,6 +27,7 @@ class HistogramMachine(RuleBasedStateMachine):
     @initialize(start=st.sampled_from([-100.0, 0.0, 0.5, 1e6]))
     def begin(self, start: float) -> None:
         self.histogram = LatencyHistogram(6.0)
+        self.window = 6.0
         self.now = start
         self.told: list[tuple[float, float]] = []
 
@@ -41,16 +42,28 @@ class HistogramMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.lists(st.floats(1e-6, 86_400.0), min_size=1, max_size=5))
     def merge(self, seconds: list[float]) -> None:
-        other = LatencyHistogram(6.0)
+        other = LatencyHistogram(self.window)
         for one in seconds:
             other.record(self.now - 2.0, one)
         self.histogram.merge(other, self.now)
         self.told += [(self.now - 2.0, one) for one in seconds]
 
+    @rule(window=st.sampled_from([3.0, 6.0, 12.0, 60.0]))
+    def resize(self, window: float) -> None:
+        """What is known stays known, as of when its slice began."""
+        self.histogram = self.histogram.resized(window, self.now)
+        width = self.window / 6
+        self.told = [(at // width * width, seconds) for at, seconds in self.live()]
+        self.window = window
+
+    def live(self) -> list[tuple[float, float]]:
+        width = self.window / 6
+        return [(at, seconds) for at, seconds in self.told if self.now // width - at // width < 6]
+
     @invariant()
     def agrees(self) -> None:
         """Every quantile is within the error of what the sorted list says."""
-        live = [seconds for at, seconds in self.told if self.now // 1 - at // 1 < 6]
+        live = [seconds for _, seconds in self.live()]
         assert self.histogram.count(self.now) == len(live)
         for q in QUANTILES:
             found = self.histogram.quantile(self.now, q)

@@ -37,6 +37,12 @@ class LineMachine(RuleBasedStateMachine):
         self.line = Line(size, lifo_when_overloaded=lifo)
         self.size, self.lifo = size, lifo
 
+    @rule(size=st.integers(0, 9), lifo=st.booleans())
+    def adopt(self, size: int, lifo: bool) -> None:
+        """Nobody is sent away for it."""
+        self.line.adopt(size, lifo_when_overloaded=lifo)
+        self.size, self.lifo = size, lifo
+
     def overloaded(self) -> bool:
         return bool(self.model) and self.now - self.busy_since >= 0.1
 
@@ -116,6 +122,7 @@ class LineMachine(RuleBasedStateMachine):
     def they_agree(self) -> None:
         assert len(self.line) == len(self.model)
         assert self.line.overloaded(self.now) is self.overloaded()
+        assert self.line.spots() == sorted(self.model, key=lambda spot: HIGHEST_FIRST.index(spot.priority))
         for rank, priority in enumerate(HIGHEST_FIRST):
             assert self.line.waiting(priority) == sum(spot.priority is priority for spot in self.model)
             ahead = [spot for spot in self.model if HIGHEST_FIRST.index(spot.priority) <= rank]

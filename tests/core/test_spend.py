@@ -22,16 +22,35 @@ class SpendMachine(RuleBasedStateMachine):
         super().__init__()
         self.spend = Spend(10.0, _WINDOW)
         self.now = 0.0
+        self.limit, self.window, self.late = 1_000, _WINDOW, 1.0
         self.booked: list[list[float | int]] = []  # moment, cents
-        self.open: list[tuple[int, list[float | int]]] = []
+        self.doubtful: list[list[float | int]] = []  # those that a shorter window may have forgotten
+        self.open: list[tuple[Spend, int, list[float | int]]] = []
         self.dearer = False
 
     @initialize(start=st.sampled_from([0.0, -500.25, 1e6]))
     def begin(self, start: float) -> None:
         self.now = start
 
-    def within(self, width: float) -> int:
-        return sum(int(cents) for moment, cents in self.booked if moment > self.now - width)
+    def within(self, width: float, *, doubtful: bool = False) -> int:
+        known = self.booked + self.doubtful if doubtful else self.booked
+        return sum(int(cents) for moment, cents in known if moment > self.now - width)
+
+    @property
+    def most(self) -> int:
+        """How much counts at most: money leaves a slot late, and with each other window a slot of the one before."""
+        return self.within(self.window + self.late, doubtful=True)
+
+    @rule(limit=st.sampled_from([400, 1_000, 2_500]), window=st.sampled_from([_WINDOW, 15.0, 240.0]))
+    def adopt(self, limit: int, window: float) -> None:
+        oldest = self.now - self.window - self.late
+        known = [entry for entry in self.booked if entry[0] > self.now - self.window]
+        self.doubtful += [entry for entry in self.booked if entry not in known]
+        self.doubtful = [entry for entry in self.doubtful if entry[0] > oldest]
+        self.booked = known
+        self.spend = self.spend.adopt(self.now, limit / 100, window)
+        self.late += window / 60 if window != self.window else 0.0
+        self.limit, self.window = limit, window
 
     @rule(seconds=st.integers(0, 200))
     def pass_some_time(self, seconds: int) -> None:
@@ -40,29 +59,29 @@ class SpendMachine(RuleBasedStateMachine):
     @rule(cents=st.integers(0, 1_100))
     def reserve(self, cents: int) -> None:
         wait, slot = self.spend.reserve(self.now, cents / 100)
-        if cents > 1_000:
+        if cents > self.limit:
             assert wait == inf
         elif wait == 0:
             self.booked.append([self.now, cents])
-            self.open.append((slot, self.booked[-1]))
-            assert self.dearer or not cents or self.within(_WINDOW) <= 1_000
+            self.open.append((self.spend, slot, self.booked[-1]))
+            assert self.dearer or not cents or self.within(self.window) <= self.limit
         else:
-            assert self.within(_WINDOW + 1) + cents > 1_000  # it was right to refuse
-            assert 0 < wait <= _WINDOW + 1
+            assert self.most + cents > self.limit  # it was right to refuse
+            assert 0 < wait <= self.window + self.late
 
     @rule()
     def wait_until_there_is_room(self) -> None:
-        wait, _ = self.spend.reserve(self.now, 5.0)
+        wait, _ = self.spend.reserve(self.now, 4.0)
         self.now += wait
         if wait:
-            assert self.spend.reserve(self.now, 5.0)[0] == 0
-        self.booked.append([self.now, 500])
+            assert self.spend.reserve(self.now, 4.0)[0] == 0
+        self.booked.append([self.now, 400])
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), cents=st.integers(0, 1_500))
     def settle(self, data: st.DataObject, cents: int) -> None:
-        slot, entry = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        self.spend.settle(self.now, slot, entry[1] / 100, cents / 100)
+        spend, slot, entry = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        spend.settle(self.now, slot, entry[1] / 100, cents / 100)
         if cents > entry[1]:
             self.dearer = True
             self.booked.append([self.now, cents - entry[1]])
@@ -72,7 +91,7 @@ class SpendMachine(RuleBasedStateMachine):
     @invariant()
     def counts_all_of_the_window_and_a_slot_more_at_most(self) -> None:
         used = round(self.spend.used(self.now) * 100, 6)
-        assert self.within(_WINDOW) <= used <= self.within(_WINDOW + 1)
+        assert self.within(self.window) <= used <= self.most
 
     @invariant()
     def remembers_little(self) -> None:
