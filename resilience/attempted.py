@@ -28,6 +28,7 @@ from resilience.errors import ProviderError, ResilienceError, UnacceptableResult
 from resilience.failure import Delivery, Failure, FailureKind
 from resilience.guard import here, is_inside, somewhere
 from resilience.lane import SLACK, Lane
+from resilience.life import Interrupt
 from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
@@ -243,6 +244,10 @@ class Attempted:
         now = self.runtime.clock()
         self._first = now - self._began
         return self._slow(self._began, now)
+
+    def interruptible(self, interrupt: Interrupt) -> None:
+        """Let a shutdown whose grace is over call *interrupt* while the attempt is held."""
+        self.runtime.held[id(self)] = interrupt
 
     def renew(self) -> None:
         """Renew the lease of a probe that shows signs of life."""

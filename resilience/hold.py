@@ -20,6 +20,7 @@ from resilience._core.words import Usage, Verdict
 from resilience.call import Call
 from resilience.failure import Failure
 from resilience.lane import Lane, get_ident
+from resilience.life import Interrupt
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
 from resilience.telling import Teller
@@ -53,6 +54,10 @@ class Light:
         """Keep it; return whether it was slow up to now."""
         self._runtime.held[id(self)] = None
         return self._lane.clock() - self._began >= self._plan.slow_after
+
+    def interruptible(self, interrupt: Interrupt) -> None:
+        """Let a shutdown whose grace is over call *interrupt* while the attempt is held."""
+        self._runtime.held[id(self)] = interrupt
 
     def renew(self) -> None:
         """Nothing: no probe takes the fast path."""
@@ -103,6 +108,15 @@ class Hold(Generic[T]):
         self.value = value
         self._call = call
         self.slow = call is not None and call.hold()
+
+    def interruptible(self, interrupt: Interrupt) -> None:
+        """
+        Let a shutdown that has waited for long enough call *interrupt*, with the seconds that it has waited.
+
+        Without, it can only wait for this a little longer, and then leave it as it is. It may call from any thread.
+        """
+        if self._call is not None:
+            self._call.interruptible(interrupt)
 
     def renew(self) -> None:
         """Show a sign of life: a half-open circuit's probe may take as long again."""

@@ -16,14 +16,17 @@ Whose cancellation was it? As in a `Lane`: ``task.cancelling()`` before, ``task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from asyncio import CancelledError, Task
+from asyncio import AbstractEventLoop, CancelledError, Task
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
+from weakref import ReferenceType, ref
 
 from resilience._core.words import Usage
 from resilience.errors import CallTimeout
 from resilience.hold import Hold
+from resilience.home import Home
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Pace:
         idle: Between two items, in seconds.
         total: The whole stream, in seconds.
         ends: When *total* is over, on the clock.
+        began: When it began, on the clock.
         slow_gap: From what length on a wait between two items is slow, in seconds.
         lease: How long a probe may give no sign of life, in seconds.
     """
@@ -52,6 +56,7 @@ class Pace:
     idle: float
     total: float
     ends: float
+    began: float
     slow_gap: float
     lease: float
 
@@ -60,6 +65,10 @@ class Pace:
         if scope == "idle":
             return CallTimeout(*self.where, scope, self.idle, now - since)
         return CallTimeout(*self.where, scope, self.total, now - (self.ends - self.total))
+
+    def cut_off(self, grace: float) -> CallTimeout:
+        """Return the error of a stream that a shutdown has waited for *grace* seconds for."""
+        return CallTimeout(*self.where, "shutdown", grace, self.clock() - self.began)
 
 
 class Trouble(NamedTuple):
@@ -76,14 +85,17 @@ class Items(ABC, Generic[T]):
     Made by ``provider.stream``, and good for as long as its block.
     """
 
-    __slots__ = ("_hold", "_pace", "gap")
+    __slots__ = ("__weakref__", "_hold", "_home", "_over", "_pace", "gap")
 
     gap: float  # the longest wait for an item so far, in seconds
 
-    def __init__(self, hold: Hold[Any], pace: Pace) -> None:
+    def __init__(self, hold: Hold[Any], pace: Pace, loop: AbstractEventLoop | None) -> None:
         self._hold = hold
         self._pace = pace
+        self._home = Home(loop)
+        self._over = False
         self.gap = 0.0
+        hold.interruptible(partial(_interrupt, ref(self)))  # whoever drops us without an end must be free to
 
     if TYPE_CHECKING:
 
@@ -112,6 +124,19 @@ class Items(ABC, Generic[T]):
         """
         self._hold.settle(usage)
 
+    def interrupt(self, grace: float) -> None:
+        """End it, from any thread: a shutdown has waited for *grace* seconds."""
+        self._home.do(partial(self._end_soon, grace))
+
+    def _end_soon(self, grace: float) -> None:
+        if not self._over:
+            self._cut_off(self._pace.cut_off(grace))
+
+    @abstractmethod
+    def _cut_off(self, timeout: CallTimeout) -> None:
+        """Interrupt whoever uses it because of *timeout*."""
+        ...
+
     @abstractmethod
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
@@ -123,11 +148,16 @@ class Items(ABC, Generic[T]):
         ...
 
 
+def _interrupt(items: ReferenceType[Items[Any]], grace: float) -> None:
+    if (found := items()) is not None:
+        found.interrupt(grace)
+
+
 @final
 class Alarm:
     """Interrupts a task as `asyncio.timeout` does, and takes it back."""
 
-    __slots__ = ("_cancelling", "rung", "task")
+    __slots__ = ("_cancelling", "_for_good", "rung", "task")
 
     rung: CallTimeout | None
     task: Task[Any]
@@ -135,16 +165,17 @@ class Alarm:
     def __init__(self, task: Task[Any]) -> None:
         self.task = task
         self.rung = None
+        self._for_good = False
         self._cancelling = task.cancelling()
 
-    def ring(self, timeout: CallTimeout) -> None:
-        """Interrupt the task because of *timeout*."""
-        self.rung = timeout
+    def ring(self, timeout: CallTimeout, *, for_good: bool = False) -> None:
+        """Interrupt the task because of *timeout*; *for_good*: nothing that comes all the same silences it."""
+        self.rung, self._for_good = timeout, for_good
         self.task.cancel()
 
     def silence(self) -> None:
         """Take it back: what it was for has come all the same."""
-        if self.rung is not None:
+        if self.rung is not None and not self._for_good:
             self.rung = None
             self.task.uncancel()
 

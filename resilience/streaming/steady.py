@@ -23,19 +23,34 @@ T = TypeVar("T")
 class _TrioWait(Generic[T]):
     """Asks for one item within a cancel scope of trio's own."""
 
-    __slots__ = ("_ask", "_pace", "_trio")
+    __slots__ = ("_ask", "_cut", "_pace", "_scope", "_trio")
 
     def __init__(self, trio: Any, ask: Callable[[], Awaitable[T]], pace: Pace) -> None:
         self._trio = trio
         self._ask = ask
         self._pace = pace
+        self._scope: Any = None
+        self._cut: CallTimeout | None = None
+
+    def cut_off(self, timeout: CallTimeout) -> None:
+        """Let this wait, or the next one, end in *timeout*."""
+        self._cut = timeout
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def __call__(self) -> T:
         pace = self._pace
         since = pace.clock()
         limit = min(pace.idle, pace.ends - since)
-        with self._trio.CancelScope(deadline=self._trio.current_time() + limit):
-            return await self._ask()
+        if self._cut is not None:
+            raise self._cut
+        try:
+            with self._trio.CancelScope(deadline=self._trio.current_time() + limit) as self._scope:
+                return await self._ask()
+        finally:
+            self._scope = None
+        if self._cut is not None:
+            raise self._cut
         raise pace.expired("idle" if pace.idle <= limit else "total", since, pace.clock())
 
 
@@ -69,6 +84,7 @@ class SteadyItems(Items[T]):
         "_kept",
         "_look_at",
         "_loop",
+        "_scoped",
         "_since",
         "_timer",
     )
@@ -86,10 +102,11 @@ class SteadyItems(Items[T]):
         keep: int,
         complete: Callable[[T], object] | None,
     ) -> None:
-        super().__init__(hold, pace)
+        super().__init__(hold, pace, loop)
         trio = running_trio()
         ask = source.iterator.__anext__
-        self._ask: Callable[[], Awaitable[T]] = ask if trio is None else _TrioWait(trio, ask, pace)
+        self._scoped = _TrioWait(trio, ask, pace) if trio is not None else None
+        self._ask: Callable[[], Awaitable[T]] = ask if self._scoped is None else self._scoped
         self._alarm = Alarm(task) if task is not None else None
         self._loop: Any = loop  # Any: on trio there is none, and nothing to arm
         watched = loop is not None and min(pace.idle, pace.ends) < math.inf
@@ -232,12 +249,18 @@ class SteadyItems(Items[T]):
             self._look_at = -math.inf
             alarm.ring(pace.expired("idle" if since + pace.idle <= pace.ends else "total", since, now))
 
+    def _cut_off(self, timeout: CallTimeout) -> None:
+        if self._scoped is not None:
+            self._scoped.cut_off(timeout)
+        elif self._alarm is not None and self._alarm.rung is None:
+            self._alarm.ring(timeout, for_good=True)
+
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
         if self._timer:
             self._timer.cancel()
         self._timer = False
-        self._aside = True
+        self._over = self._aside = True
         self._buffer.clear()
         return self._alarm.answer(error) if self._alarm is not None else None
 

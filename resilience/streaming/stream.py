@@ -255,6 +255,7 @@ class Stream(Generic[T]):
             idle=limits.idle,
             total=limits.total,
             ends=began + limits.total,
+            began=began,
             slow_gap=self._slow_gap,
             lease=self._runtime.breaker.circuit.rules.probe_lease,
         )

@@ -77,7 +77,7 @@ class SwiftItems(Items[T]):
     def __init__(
         self, source: Source[T], hold: Hold[Any], pace: Pace, *, task: Task[Any], loop: AbstractEventLoop
     ) -> None:
-        super().__init__(hold, pace)
+        super().__init__(hold, pace, loop)
         generator = cast("AsyncGeneratorType[T, None]", source.iterator)
         self._generator = generator
         self._frame: FrameType | None = generator.ag_frame  # none is left of one that has ended already
@@ -144,9 +144,14 @@ class SwiftItems(Items[T]):
             elif now >= pace.ends - SLACK:
                 alarm.ring(pace.expired("total", since, now))
 
+    def _cut_off(self, timeout: CallTimeout) -> None:
+        if self._alarm.rung is None:
+            self._alarm.ring(timeout, for_good=True)
+
     def stop(self, error: BaseException | None) -> CallTimeout | None:
         """End the watch. Return our own timeout, if that is what *error*, which left the block, came from."""
         self._timer.cancel()
+        self._over = True
         self._count = self.count
         late, self._late = self._late, None
         self.__anext__ = self._generator.__anext__  # which is about to be closed
