@@ -81,6 +81,7 @@ from resilience.settings import StreamSettings as StreamSettings
 from resilience.settings import TelemetrySettings as TelemetrySettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
+from resilience.shutdown import ShutdownReport as ShutdownReport
 from resilience.streaming.items import Items as Items
 from resilience.streaming.stream import Stream as Stream
 
@@ -140,6 +141,7 @@ __all__ = [
     "RetryRule",
     "RetrySettings",
     "Settings",
+    "ShutdownReport",
     "ShutdownSettings",
     "ShuttingDown",
     "Stream",
