@@ -21,9 +21,18 @@ DISTRIBUTION: Final = "resilient-providers"
 Command: TypeAlias = Callable[..., int | None] | typer.Typer
 """What an entry point of the group ``resilience.commands`` names."""
 
+_MODULES: Final = {
+    "alerts": "monitoring",
+    "bench": "bench",
+    "check": "check",
+    "dashboards": "monitoring",
+    "explain": "explain",
+    "schema": "show",
+    "show": "show",
+    "top": "top",
+}
 BUILT_IN: Final = {
-    name: metadata.EntryPoint(name, f"resilience.cli.{module}:{name}", GROUP)
-    for name, module in {"check": "check", "explain": "explain", "schema": "show", "show": "show", "top": "top"}.items()
+    name: metadata.EntryPoint(name, f"resilience.cli.{module}:{name}", GROUP) for name, module in _MODULES.items()
 }
 
 

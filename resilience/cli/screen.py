@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -48,11 +49,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequenc
 
 
 def write(text: str, output: Path | None) -> None:
-    """Write *text* to the file *output*, or to stdout."""
+    """
+    Write *text* to the file *output*, or to stdout.
+
+    Raises:
+        typer.BadParameter: The file cannot be written.
+    """
     if output is None:
         sys.stdout.write(text)
-    else:
+        return
+    try:
         output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{output} cannot be written: {error.strerror}") from error
 
 
 def align(rows: Sequence[Sequence[str]]) -> None:
