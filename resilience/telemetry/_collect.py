@@ -16,10 +16,11 @@ from typing import Final, TypeAlias, TypeVar, final
 from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._core.histogram import Histogram
-from resilience.registry import ProviderRegistry, registries
+from resilience.events import process_bus
+from resilience.registry import ProviderRegistry, registries, when_forgotten
 from resilience.runtime import ProviderRuntime
 from resilience.telemetry import names
-from resilience.telemetry._events import EventCounts
+from resilience.telemetry._events import COUNTED, EventCounts
 from resilience.telemetry._gather import COUNTERS, DURATIONS, GAUGES, Readings, Values
 from resilience.telemetry.names import OTHER, Merged, Metric
 
@@ -55,6 +56,7 @@ class Collector:
         self.clock = clock
         self._sources: dict[Metric, list[Source]] = {}
         self.events = EventCounts()
+        self._ends: list[Callable[[], None]] = []
         _collectors.add(self)
         self.start_anew()
 
@@ -67,6 +69,16 @@ class Collector:
         self._remains: dict[Metric, dict[Values, float]] = {}
         self._durations: dict[Metric, dict[Values, Histogram]] = {}
         self.events.start_anew()
+
+    def listen(self) -> None:
+        """Count from now on what has to be heard when it happens; done once."""
+        if not self._ends:
+            self._ends += [process_bus.subscribe(self.events, *COUNTED), when_forgotten(self.forget)]
+
+    def stop(self) -> None:
+        """Hear no more."""
+        while self._ends:
+            self._ends.pop()()
 
     def provide(self, metric: Metric, source: Source) -> Callable[[], None]:
         """Let *source* tell *metric* too. Returns what ends that."""

@@ -10,7 +10,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, cast, final
 
-from resilience.events import CallWouldBeRejected, CircuitChanged, Event, FellBack, GateClosed, process_bus
+from resilience.events import (
+    CallWouldBeRejected,
+    CircuitChanged,
+    Event,
+    FellBack,
+    GateClosed,
+    SettingsRefused,
+    SettingsReloaded,
+)
 from resilience.telemetry import names
 from resilience.telemetry._gather import SHADOW, Readings, Values
 from resilience.telemetry.names import OTHER, Metric
@@ -20,7 +28,7 @@ _MOST_OF_A_NAME: Final = 64
 
 _Told: TypeAlias = tuple[Metric, Callable[[Event], Values]]
 
-_COUNTED: Final[Mapping[type[Event], _Told]] = {
+COUNTED: Final[Mapping[type[Event], _Told]] = {
     CircuitChanged: (names.TRANSITIONS, lambda event: _transition(cast(CircuitChanged, event))),
     GateClosed: (names.GATE_CLOSINGS, lambda event: (str(cast(GateClosed, event).hinted).lower(),)),
     FellBack: (names.FALLBACKS, lambda event: (cast(FellBack, event).reason,)),
@@ -28,6 +36,11 @@ _COUNTED: Final[Mapping[type[Event], _Told]] = {
         names.REJECTIONS,
         lambda event: (cast(CallWouldBeRejected, event).reason.value, SHADOW, ""),
     ),
+    SettingsReloaded: (
+        names.RELOADS,
+        lambda event: ("applied" if cast(SettingsReloaded, event).changes else "unchanged",),
+    ),
+    SettingsRefused: (names.RELOADS, lambda _: ("refused",)),
 }
 
 
@@ -37,10 +50,9 @@ def _transition(event: CircuitChanged) -> Values:
 
 @final
 class EventCounts:
-    """Counts events by provider: a listener for the process's bus."""
+    """Counts events by provider: a listener for events of the classes in `COUNTED`."""
 
     def __init__(self) -> None:
-        self._unsubscribe: Callable[[], None] | None = None
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -48,20 +60,9 @@ class EventCounts:
         self._lock = threading.Lock()
         self._counts: dict[str, dict[tuple[Metric, Values], int]] = {}
 
-    def listen(self) -> None:
-        """Count from now on."""
-        if self._unsubscribe is None:
-            self._unsubscribe = process_bus.subscribe(self, *_COUNTED)
-
-    def stop(self) -> None:
-        """Count no longer."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
-
     def __call__(self, event: Event) -> None:
         """Count *event*."""
-        metric, values_of = _COUNTED[type(event)]
+        metric, values_of = COUNTED[type(event)]
         with self._lock:
             name = event.provider
             if name not in self._counts and len(self._counts) >= _MOST_NAMES:
@@ -72,7 +73,7 @@ class EventCounts:
         """Return what was counted for *metric*."""
         with self._lock:
             return [
-                ((name, *values), count)
+                ((name, *values) if names.PROVIDER in metric.attributes else values, count)
                 for name, counts in self._counts.items()
                 for (counted, values), count in counts.items()
                 if counted is metric

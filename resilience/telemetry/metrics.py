@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 from weakref import WeakKeyDictionary
 
 from resilience.process import meter_calls
-from resilience.registry import when_forgotten
 from resilience.telemetry import names
 from resilience.telemetry._collect import Collector, Source, attributes_of, collector
 from resilience.telemetry._gather import Values
@@ -91,22 +90,18 @@ def remove() -> None:
 
 
 _installed: WeakKeyDictionary[MeterProvider, Instruments] = WeakKeyDictionary()
-_running: list[Callable[[], None]] = []
 
 
 def start() -> None:
     """Count what is counted only while somebody wants to know; done once."""
-    if not _running:
-        meter_calls(True)
-        collector.events.listen()
-        _running.extend((when_forgotten(collector.forget), collector.events.stop))
+    meter_calls(True)
+    collector.listen()
 
 
 def stop() -> None:
     """Count it no longer."""
     meter_calls(False)
-    while _running:
-        _running.pop()()
+    collector.stop()
 
 
 @final
