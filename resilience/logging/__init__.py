@@ -2,8 +2,8 @@
 What happens in resilient calls, as log lines through the standard library.
 
 Importing `resilience` prints nothing. An application that has its own logging sees the lines there: they come from
-the loggers ``resilience.retry``, ``.circuit``, ``.gate``, ``.deadline`` and ``.call``. One that has none can say
-``resilience.logging.configure("json")``.
+the loggers ``resilience.retry``, ``.circuit``, ``.gate``, ``.deadline``, ``.call``, ``.limits``, ``.routing``,
+``.settings`` and ``.shutdown``. One that has none can say ``resilience.logging.configure("json")``.
 
 ===========================  ========  ================================================================================
 what                         level     line
@@ -21,12 +21,27 @@ a call gave up               ERROR     ``[FAILED] upload to s3 after 3 attempts 
 a call failed for good       WARNING   the same, without a traceback: repeating it could not help (a wrong key, say)
 a request was refused        INFO      the same: the provider found it invalid, which is the caller's business
 a call recovered             INFO      ``[RECOVERED] upload to s3 after 2 attempts in 1.13 s``
+a rate limit was tightened   INFO      ``[LIMIT] openai: 12 left of requests/60s, full again in 3.2 s (told by the
+                                       provider)``
+a pool leaves a member out   WARNING   ``[POOL] eu: left out for 30.0 s (9 of 10 calls failed)``
+... and asks it again        INFO      ``[POOL] eu: asked again``
+settings were taken          INFO      ``[SETTINGS] 1 change from app.toml: defaults.retry.max_attempts: 3 -> 5``
+settings were refused        WARNING   ``[SETTINGS] those from app.toml are refused, nothing changed: ...``
+a registry shuts down        INFO      ``[SHUTDOWN] no new calls: 3 attempts have 20 s, 1 waiting call sent away``
+... and is shut down         INFO      ``[SHUTDOWN] over in 2.1 s: 3 finished, 0 interrupted, 0 still running, 1
+                                       refused``; WARNING if anything was interrupted or could not be closed
 one attempt failed           DEBUG     ``[ATTEMPT] attempt 1 of upload to s3 failed after 0.12 s (server_error)``
 a call was not let through   DEBUG     ``[REJECTED] upload to s3 (circuit open), retry in 12.4 s``
+... or would not have been   DEBUG     ``[SHADOW] upload to s3 would be rejected (circuit open)``
+a call is hedged             DEBUG     ``[HEDGE] a second attempt of search to api after 0.25 s``
+... and the second is first  DEBUG     ``[HEDGE] the second attempt of search to api answered first, in 0.31 s``
+a call goes elsewhere        DEBUG     ``[FALLBACK] chat to openai goes on with anthropic (circuit open)``
+a call waits for another     DEBUG     ``[COALESCED] models to openai waits for an identical one``
+an adaptive limit moved      DEBUG     ``[LIMIT] s3: 20 -> 18 attempts at once (latency)``
 ===========================  ========  ================================================================================
 
-An open circuit is one line, not one per call that meets it. The last two kinds, and the calls that a breaker in
-shadow mode would have refused, are so frequent when things go badly that their events are not even made by default:
+An open circuit is one line, not one per call that meets it. What is told at DEBUG, failed calls aside, is so frequent
+when things go badly, or even when they go well, that its events are not even made by default:
 ``configure(level="DEBUG")`` asks for them, or, with a logging of one's own,
 ``subscribe(resilience.logging.log_event, *resilience.logging.DEBUG_EVENTS)``.
 

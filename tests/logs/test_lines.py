@@ -7,25 +7,39 @@ import logging
 import pytest
 
 import resilience.logging
+from resilience import events
 from resilience._core.states import CircuitState
 from resilience.errors import Reason
 from resilience.events import (
     AttemptFailed,
     AttemptOverdue,
     AttemptTimedOut,
+    CallCoalesced,
     CallFailed,
     CallRecovered,
     CallWasRejected,
     CallWouldBeRejected,
     CircuitChanged,
+    ConcurrencyLimitChanged,
     Event,
+    FellBack,
     GateClosed,
+    HedgeLaunched,
+    HedgeWon,
+    MemberEjected,
+    MemberReturned,
     ProbeLost,
+    RateLimitTightened,
     RetryScheduled,
+    SettingsRefused,
+    SettingsReloaded,
+    ShutdownBegan,
+    ShutdownEnded,
     process_bus,
 )
 from resilience.failure import Category, Failure, FailureKind
-from resilience.logging import FIELDS, correlation_id, lines
+from resilience.logging import DEBUG_EVENTS, FIELDS, correlation_id, lines
+from resilience.settings import Change
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -46,6 +60,25 @@ def change(before: CircuitState, after: CircuitState, figures: str, reason: str 
     return CircuitChanged(
         provider="openai", time=0, before=before, after=after, reason=reason, figures=figures, retry_after=57.5
     )
+
+
+def ended(*, interrupted: int = 0, unclosed: tuple[str, ...] = ()) -> ShutdownEnded:
+    return ShutdownEnded(
+        provider="",
+        time=0,
+        finished=3,
+        interrupted=interrupted,
+        refused=1,
+        abandoned=0,
+        closed=2,
+        unclosed=unclosed,
+        seconds=2.14,
+    )
+
+
+def reloaded(count: int) -> SettingsReloaded:
+    changes = tuple(Change(f"providers.p{number}.retry.max_attempts", 3, 5) for number in range(count))
+    return SettingsReloaded(provider="", time=0, source="app.toml", changes=changes)
 
 
 def failed(failure: Failure, reason: Reason, error: BaseException | None = None, attempts: int = 3) -> CallFailed:
@@ -147,6 +180,65 @@ CASES: list[tuple[Event, str, str]] = [
         "DEBUG",
         "[SHADOW] upload to s3 would be rejected (circuit open)",
     ),
+    (
+        CallCoalesced(provider="openai", operation="models", time=0),
+        "DEBUG",
+        "[COALESCED] models to openai waits for an identical one",
+    ),
+    (
+        HedgeLaunched(provider="api", operation="search", time=0, delay=0.25),
+        "DEBUG",
+        "[HEDGE] a second attempt of search to api after 0.25 s",
+    ),
+    (
+        HedgeWon(provider="api", operation="search", time=0, duration=0.306),
+        "DEBUG",
+        "[HEDGE] the second attempt of search to api answered first, in 0.31 s",
+    ),
+    (
+        FellBack(provider="openai", operation="chat", time=0, to="anthropic", reason="circuit_open"),
+        "DEBUG",
+        "[FALLBACK] chat to openai goes on with anthropic (circuit open)",
+    ),
+    (
+        ConcurrencyLimitChanged(provider="s3", time=0, before=20, after=18, reason="latency"),
+        "DEBUG",
+        "[LIMIT] s3: 20 -> 18 attempts at once (latency)",
+    ),
+    (
+        RateLimitTightened(provider="openai", time=0, window="requests/60s", remaining=12, reset=3.2),
+        "INFO",
+        "[LIMIT] openai: 12 left of requests/60s, full again in 3.2 s (told by the provider)",
+    ),
+    (
+        MemberEjected(provider="eu", time=0, member="eu", seconds=30, figures="9 of 10 calls failed"),
+        "WARNING",
+        "[POOL] eu: left out for 30.0 s (9 of 10 calls failed)",
+    ),
+    (MemberReturned(provider="eu", time=0, member="eu"), "INFO", "[POOL] eu: asked again"),
+    (reloaded(0), "INFO", "[SETTINGS] read anew from app.toml: nothing differs"),
+    (reloaded(1), "INFO", "[SETTINGS] 1 change from app.toml: providers.p0.retry.max_attempts: 3 -> 5"),
+    (
+        SettingsRefused(provider="", time=0, source="app.toml", problem="retry.max_attempts=0 is too small"),
+        "WARNING",
+        "[SETTINGS] those from app.toml are refused, nothing changed: retry.max_attempts=0 is too small",
+    ),
+    (
+        ShutdownBegan(provider="", time=0, grace=20, in_flight=3, waiting=1),
+        "INFO",
+        "[SHUTDOWN] no new calls: 3 attempts have 20 s, 1 waiting call sent away",
+    ),
+    (ended(), "INFO", "[SHUTDOWN] over in 2.1 s: 3 finished, 0 interrupted, 0 still running, 1 refused"),
+    (
+        ended(interrupted=1),
+        "WARNING",
+        "[SHUTDOWN] over in 2.1 s: 3 finished, 1 interrupted, 0 still running, 1 refused",
+    ),
+    (
+        ended(unclosed=("s3", "db")),
+        "WARNING",
+        "[SHUTDOWN] over in 2.1 s: 3 finished, 0 interrupted, 0 still running, 1 refused; not closed: s3, db",
+    ),
 ]
 
 
@@ -187,7 +279,36 @@ def test_logger_names(said: pytest.LogCaptureFixture) -> None:
         ("resilience.call", "FAILED"),
         ("resilience.call", "RECOVERED"),
         ("resilience.call", "REJECTED"),
+        ("resilience.call", "COALESCED"),
+        ("resilience.call", "HEDGE"),
+        ("resilience.routing", "FALLBACK"),
+        ("resilience.routing", "POOL"),
+        ("resilience.limits", "LIMIT"),
+        ("resilience.settings", "SETTINGS"),
+        ("resilience.shutdown", "SHUTDOWN"),
     }
+
+
+def test_every_event_has_a_line() -> None:
+    """No event of ours is forgotten: each is told, and shown in this table of examples."""
+    known = {value for value in vars(events).values() if isinstance(value, type) and issubclass(value, Event)}
+    assert {type(event) for event, _, _ in CASES} == known - {Event}
+
+
+def test_what_is_frequent_is_told_at_debug_only() -> None:
+    """What a busy service would be flooded with stays below the usual level, and is only made for those who ask."""
+    levels: dict[type[Event], set[str]] = {}
+    for event, level, _ in CASES:
+        levels.setdefault(type(event), set()).add(level)
+    assert {kind for kind, seen in levels.items() if seen == {"DEBUG"}} == set(DEBUG_EVENTS)
+
+
+def test_a_long_list_of_changes_is_cut(said: pytest.LogCaptureFixture) -> None:
+    """A reload that changes hundreds of settings is still a line that can be read."""
+    process_bus.emit(reloaded(300))
+    text = said.records[0].getMessage()
+    assert text.startswith("[SETTINGS] 300 changes from app.toml: providers.p0.retry.max_attempts: 3 -> 5; ")
+    assert text.endswith("providers.p9.retry.max_attempts: 3 -> 5; and 290 more")
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
