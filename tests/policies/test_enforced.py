@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -161,9 +162,12 @@ def test_nothing_is_drawn_where_all_are_in_earnest(
 
 def test_who_is_let_through_an_open_circuit_has_no_vote() -> None:
     """The circuit stays open for as long as it was going to, whatever becomes of those who were let through."""
-    ask, _ = open_breaker(random.Random(1), 0.5)
-    breaker: CircuitBreaker = ask.__closure__[0].cell_contents  # type: ignore[attr-defined]
-    spared = [permit for _ in range(20) if isinstance(permit := ask(), Permit)]
+    settings = BreakerSettings(enforced=0.5, failure_threshold=1, jitter=0.0)
+    breaker = CircuitBreaker("s3", settings, clock=now, rng=random.Random(1))
+    first = breaker.acquire(now())
+    assert isinstance(first, Permit)
+    breaker.release(first, Verdict.FAILURE, now())
+    spared = [permit for _ in range(20) if isinstance(permit := breaker.acquire(now()), Permit)]
     assert spared
     for permit in spared:
         breaker.release(permit, Verdict.SUCCESS, now())
@@ -203,7 +207,8 @@ def test_who_is_let_past_a_rate_takes_nothing() -> None:
     assert not isinstance(spared, RateRefusal)
     spared.refund()
     window = limit.snapshot().windows[0]
-    assert (window.remaining, window.full_in) == (0, pytest.approx(60))
+    assert window.remaining == 0
+    assert window.full_in == pytest.approx(60)
 
 
 def test_who_is_let_past_a_cost_limit_spends_nothing() -> None:
@@ -248,10 +253,8 @@ async def test_who_has_waited_in_vain_is_let_in_by_lot(draw: float, let_in: bool
     recorder = heard(bulkhead.bus)
     first = await bulkhead.acquire()
     began, second = anyio.current_time(), None
-    try:
+    with suppress(BulkheadFull):
         second = await bulkhead.acquire()
-    except BulkheadFull as error:
-        assert error.reason is Reason.BULKHEAD_TIMEOUT
     assert anyio.current_time() - began == pytest.approx(3)
     assert (second is not None, lots.draws) == (let_in, [])
     assert [event.reason for event in recorder.of(CallWouldBeRejected)] == [Reason.BULKHEAD_TIMEOUT] * let_in
@@ -300,10 +303,8 @@ async def test_who_would_wait_too_long_for_a_rate_is_let_in_by_lot(draw: float, 
     got: list[object] = []
 
     async def want() -> None:
-        try:
+        with suppress(RateLimited):
             got.append(await limit.acquire(max_wait=61 if patience else 10))
-        except RateLimited as error:
-            assert error.reason is Reason.RATE_LIMITED
 
     async with anyio.create_task_group() as group:
         group.start_soon(want)
