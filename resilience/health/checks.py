@@ -8,7 +8,7 @@ not. One that cannot be keeps its place until it ends: no second one is started 
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
@@ -80,7 +80,7 @@ class Options(NamedTuple):
 class Run:
     """One run of a check, as long as it lasts."""
 
-    __slots__ = ("_forks", "began", "cancel", "host", "over", "overdue", "timeout", "waiters")
+    __slots__ = ("_forks", "began", "cancel", "host", "in_loop", "over", "overdue", "timeout", "waiters")
 
     def __init__(self, began: float, timeout: float, host: Host, forks: int) -> None:
         self._forks = forks
@@ -89,12 +89,13 @@ class Run:
         self.host = host
         self.over = False
         self.overdue = False  # it has been counted as a failure already
+        self.in_loop = False
         self.cancel: Callable[[], object] | None = None  # threads cannot be interrupted
         self.waiters: list[Waiter] = []
 
     def lost(self, forks: int) -> bool:
         """Whether it will never end: its loop was closed over it, or it is our parent's."""
-        return self._forks != forks or (self.cancel is not None and self.host.gone)
+        return self._forks != forks or (self.in_loop and self.host.gone)
 
 
 @final
@@ -142,6 +143,7 @@ class Check:
         run = self.run = Run(now, timeout, host, self._desk.forks)
         self._started = now
         if self._asynchronous:
+            run.in_loop = True
             run.cancel = host.start(self._ask, timeout, partial(self._ended, run))
         else:
             self._start_thread(run)
@@ -167,15 +169,20 @@ class Check:
         except BaseException as error:  # there is nobody above us but the interpreter
             self._ended(run, Ending(error=error))
             return
-        if isawaitable(result) and not run.host.post(partial(self._await, run, result)):
-            self._ended(run, CANCELLED)
-        elif not isawaitable(result):
+        if isawaitable(result):
+            self._hand_over(run, result)
+        else:
             self._ended(run, Ending(result))
 
-    def _await(self, run: Run, result: Awaitable[object]) -> None:
-        """It was asynchronous after all, as a lambda may be; from now on we know."""
-        self._asynchronous = True
+    def _hand_over(self, run: Run, result: Awaitable[object]) -> None:
+        """It was asynchronous after all, as a lambda may be: from now on we know."""
+        self._asynchronous = run.in_loop = True
+        if not run.host.post(partial(self._await, run, result)):
+            if isinstance(result, Coroutine):
+                result.close()
+            self._ended(run, CANCELLED)
 
+    def _await(self, run: Run, result: Awaitable[object]) -> None:
         async def finish() -> object:
             return await result
 

@@ -16,6 +16,7 @@ import pytest
 
 from resilience import ConfigurationError, ProviderRegistry, Settings
 from resilience.health import Component, Health, HealthApp, Status, healths
+from resilience.policies import _forks
 from resilience.settings import HealthSettings
 from resilience.testing import VirtualTimeLoop
 
@@ -279,11 +280,12 @@ async def test_a_lifespan_keeps_checks_fresh_and_leaves_nothing_behind(
     before = tasks(anyio_backend_name)
     health, check, ended = make(interval=10, timeout=5), Counting(), []
 
-    async def slow() -> None:
+    async def slow() -> Status:
         try:
             await anyio.sleep(4)
         finally:
             ended.append(anyio.current_time())
+        return WARN
 
     health.add("database", check)
     health.add("slow", slow)
@@ -293,7 +295,7 @@ async def test_a_lifespan_keeps_checks_fresh_and_leaves_nothing_behind(
         assert check.asked == 5
     assert len(ended) == 5
     assert tasks(anyio_backend_name) == before
-    assert health.report().components[1].status is PASS  # the one that was interrupted says nothing
+    assert health.report().components[1].status is WARN  # the run that was interrupted says nothing
 
 
 async def test_without_a_lifespan_nothing_is_left_behind_either(
@@ -332,7 +334,9 @@ async def test_a_check_that_is_removed_is_gone(make: Callable[..., Health]) -> N
     health.add("database", hanging)
     await health.refresh()
     health.remove("database")
+    before = anyio.current_time()
     await ended.wait()
+    assert anyio.current_time() == before
     assert health.report().components == ()
     health.add("database", hanging)
     with pytest.raises(KeyError):
@@ -359,6 +363,26 @@ def test_a_loop_that_was_closed_over_a_run_blocks_nobody() -> None:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(health.refresh())
     assert len(asked) == 2
+
+
+async def test_a_forked_worker_runs_its_own_checks(make: Callable[..., Health]) -> None:
+    """What its parent was running when it forked is no run of the worker's."""
+    asked = []
+
+    async def hanging() -> None:
+        asked.append(None)
+        await anyio.sleep(100)
+
+    health = make(timeout=1000, interval=1000)
+    health.add("database", hanging, interval=10)
+    await health.refresh()
+    await anyio.sleep(20)
+    await health.refresh()
+    assert len(asked) == 1
+    _forks.start_anew()
+    await health.refresh()
+    assert len(asked) == 2
+    health.remove("database")
 
 
 def test_there_is_a_list_of_them() -> None:
@@ -424,7 +448,6 @@ async def test_a_function_that_hangs_is_started_once(threaded: Health, clock: li
     assert len(asked) == 1
     release.set()
     asked[0].join(30)
-    assert (component := await only(threaded)).status is FAIL or component.value is not None
     clock[0] = 80
     with anyio.fail_after(30):
         while (await only(threaded)).status is not PASS:
@@ -434,17 +457,20 @@ async def test_a_function_that_hangs_is_started_once(threaded: Health, clock: li
 @pytest.mark.real_time
 async def test_a_lambda_may_be_asynchronous(threaded: Health, clock: list[float]) -> None:
     """It is found out at its first run, and awaited in the loop from then on."""
-    threads = []
+    made, awaited = [], []
 
     async def check() -> str:
-        threads.append(threading.current_thread())
+        awaited.append(threading.current_thread())
         return "fine"
 
-    threaded.add("database", lambda: check())  # noqa: PLW0108 - it is what users write
+    threaded.add("database", lambda: made.append(threading.current_thread()) or check())
     assert (await known(threaded)).output == "fine"
     clock[0] = 20
     await threaded.refresh()
-    assert threads == [threading.current_thread()] * 2
+    here = threading.current_thread()
+    assert awaited == [here, here]
+    assert made[0] is not here
+    assert made[1] is here
 
 
 @pytest.mark.real_time
@@ -454,6 +480,43 @@ async def test_an_error_in_a_thread_is_a_failure(threaded: Health, capsys: pytes
     component = await known(threaded)
     assert (component.status, component.output) == (FAIL, "Refused")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_cannot_be_started_is_a_failure(threaded: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has too many of them still answers."""
+
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threaded.add("disk", lambda: None)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    component = await only(threaded)
+    monkeypatch.undo()
+    assert (component.status, component.output) == (FAIL, "RuntimeError")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_that_outlives_its_loop_does_no_harm(threaded: Health, clock: list[float], backend: str) -> None:
+    """What it has made, and nobody can await any more, is dropped; the next loop asks again."""
+    release, threads, asked = threading.Event(), [], []
+
+    async def check() -> None:
+        asked.append(None)
+
+    def late() -> Any:
+        threads.append(threading.current_thread())
+        release.wait(30)
+        return check()
+
+    threaded.add("database", late)
+    anyio.run(threaded.refresh, backend=backend)
+    release.set()
+    threads[0].join(30)
+    assert not threaded.report().components[0].known
+    clock[0] = 20
+    anyio.run(known, threaded, backend=backend)
+    assert len(asked) == 1
 
 
 # -- input -------------------------------------------------------------------------------------------------------------

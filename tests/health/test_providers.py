@@ -14,12 +14,14 @@ import pytest
 
 from resilience import (
     BreakerSettings,
+    CostSettings,
     Failure,
     FailureKind,
     ProviderRegistry,
     ProviderSettings,
     ResilientProvider,
     Settings,
+    Usage,
 )
 from resilience.health import Component, Health, Status
 from resilience.health.documents import dumped, encoded
@@ -118,6 +120,16 @@ async def test_a_breaker_in_shadow_mode_is_a_warning_at_most() -> None:
     health, provider = health_of(critical=True, breaker=BreakerSettings(mode="shadow"))
     await break_it(provider)
     assert the(health).status is WARN
+
+
+async def test_a_provider_whose_money_is_spent_is_a_warning() -> None:
+    """It lets nobody through, maybe for hours."""
+    health, provider = health_of(cost=CostSettings(limit=1, window=3600))
+    await provider.with_options(reserve=Usage(cost=1)).execute(fine)
+    assert (the(health).status, the(health).value) == (WARN, "closed")
+    assert the(health).output.startswith("refuses: cost_budget_exhausted")
+    await anyio.sleep(7200)
+    assert the(health).status is PASS
 
 
 async def test_the_ratio_rule_counts_providers() -> None:
