@@ -224,8 +224,10 @@ def _admits(runtime: ProviderRuntime, plan: Plan, now: float) -> str:
     figures = runtime.breaker.snapshot()
     settings = plan.retry.settings
     spared = runtime.breaker.circuit.refusal(now)
-    if spared is not None:  # nothing but shadow mode lets such a call through
-        what = f"shadow mode, else {spared.reason}, {spared.evidence}"
+    if spared is not None:  # nothing but shadow mode or the lot lets such a call through
+        rules = runtime.breaker.circuit.rules
+        mode = "shadow mode" if rules.shadow else f"all but {rules.enforced * 100:g} % by lot"
+        what = f"{mode}, else {spared.reason}, {spared.evidence}"
     elif figures.state is CircuitState.DISABLED:
         what = "breaker disabled"
     elif figures.state is CircuitState.CLOSED:

@@ -150,6 +150,14 @@ class Circuit:
             return None
         return Refusal(Reason.HALF_OPEN_SATURATED, min(live) - now, self.evidence)
 
+    def outlook(self, now: float) -> Refusal | None:
+        """Return why a call would surely be refused at *now*; None where shadow mode or the lot may let it through."""
+        refusal = self.refusal(now)
+        if refusal is None or not self.rules.lenient:
+            return refusal
+        by_hand = refusal.reason is Reason.FORCED_OPEN and not self.rules.shadow
+        return refusal if by_hand else None
+
     def acquire(self, now: float) -> Permit | Refusal:
         """Admit one attempt, or say why not. In shadow mode everybody is admitted."""
         if self.period.state is CircuitState.OPEN and now >= self.until:
