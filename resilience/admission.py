@@ -66,6 +66,7 @@ class Pending:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._runtime.waiting.pop(self._ticket, None)
+        self._runtime.life.stir()
         if self._scope is not None:
             return bool(self._scope.__exit__(kind, error, traceback))
         alone = self.sent_away and self._task.uncancel() <= self._cancelling

@@ -21,7 +21,7 @@ class Life:
         interrupting: Whether what is left is being interrupted.
         refused: Calls that were refused.
         stopping: Whether no call is admitted any more.
-        wake: Called whenever an attempt has ended.
+        wake: Called whenever an attempt or a wait has ended.
     """
 
     __slots__ = ("_lock", "finished", "interrupted", "interrupting", "refused", "stopping", "wake")
@@ -52,10 +52,14 @@ class Life:
                 self.finished += 1
             else:
                 self.interrupted += 1
-        if self.wake is not None:
-            self.wake()
+        self.stir()
 
     def call_refused(self) -> None:
         """Count a call that was refused."""
         with self._lock:
             self.refused += 1
+
+    def stir(self) -> None:
+        """Let whoever shuts it down look again."""
+        if self.wake is not None:
+            self.wake()

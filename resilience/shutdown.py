@@ -224,16 +224,15 @@ class Shutdown:
 
     def _confirmed(self, asked: set[Home], home: Home) -> None:
         asked.discard(home)
-        if self._life.wake is not None:
-            self._life.wake()
+        self._life.stir()
 
     async def _until_quiet(self, seconds: float, asked: set[Home]) -> bool:
-        """Wait until nothing is in flight, for *seconds* at most. Returns whether it is so."""
+        """Wait until nothing is in flight and nobody waits, for *seconds* at most. Returns whether it is so."""
         ends = anyio.current_time() + seconds
         while True:
             waiter = Waiter()
             self._life.wake = waiter.wake  # before we look: nothing that ends after that is missed
-            if not asked and not self._in_flight():
+            if not (asked or self._in_flight() or any(runtime.waiting for runtime in self._runtimes())):
                 return True
             left = ends - anyio.current_time()
             if left <= 0:
