@@ -41,7 +41,7 @@ class Call(Attempted):
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    async def run(
+    async def run(  # noqa: C901 - one frame for every kind of attempt
         self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, hold: bool = False
     ) -> T:
         """

@@ -78,27 +78,41 @@ class Common:
     Args:
         settings: What holds for the provider.
         tools: Clocks and randomness.
+        twin: The other arm's, if this is for one arm of an experiment: the provider's gate is the same for both, and so
+            is the lock. Default: None.
     """
 
-    __slots__ = ("_refunds", "_settings", "_tools", "budget", "calls", "gate", "lock", "members")
+    __slots__ = ("_circle", "_refunds", "_settings", "_tools", "_twin", "budget", "calls", "gate", "lock", "members")
 
     budget: RetryBudget
     calls: int
     gate: Gate
     lock: AbstractContextManager[object]
 
-    def __init__(self, settings: ProviderSettings, tools: Tools) -> None:
-        # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
-        self.lock = threading.RLock()
+    def __init__(self, settings: ProviderSettings, tools: Tools, *, twin: Common | None = None) -> None:
         self.members: list[Member] = []
         self._settings = settings
         self._tools = tools
+        self._twin = twin
+        self._circle: tuple[Common, ...] = (self,)  # whose members the gate is for
+        if twin is not None:
+            twin._circle = self._circle = (*twin._circle, self)
         self.start_anew()
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it goes by another's gate and lock."""
+        return self._twin is not None
 
     def start_anew(self) -> None:
         """Open the gate and forget every call."""
         gate, budget = self._settings.gate, self._settings.budget
-        self.gate = Gate(gate.base_delay, gate.hint_cap)
+        if self._twin is None:
+            # Reentrant: the collector may close an abandoned call in the middle of a decision about another one.
+            self.lock = threading.RLock()
+            self.gate = Gate(gate.base_delay, gate.hint_cap)
+        else:
+            self.lock, self.gate = self._twin.lock, self._twin.gate
         self.budget = RetryBudget(budget.ratio, budget.window, budget.floor_per_second, budget.floor_burst)
         self.calls = 0
         self._refunds: list[Charge] = []
@@ -108,7 +122,8 @@ class Common:
         self._settings = settings
         self._absorb()
         gate, budget = settings.gate, settings.budget
-        self.gate.adopt(gate.base_delay, gate.hint_cap)
+        if self._twin is None:
+            self.gate.adopt(gate.base_delay, gate.hint_cap)
         self.budget.adopt(
             self._tools.clock(),
             self.calls,
@@ -152,7 +167,7 @@ class Common:
         with self.lock:
             self._absorb()
             before = self.gate.until
-            seconds = self.gate.close(now, hint, sum(member.successes for member in self.members))
+            seconds = self.gate.close(now, hint, sum(member.successes for member in self._everybody))
             self._refresh()
             # A burst of refusals is one pause: only one that begins, or grows by something worth telling, is news.
             return seconds if now >= before or self.gate.until - before >= _WORTH_TELLING else None
@@ -187,10 +202,14 @@ class Common:
         while self._refunds:
             self.budget.refund(self._refunds.pop(), now)
 
+    @property
+    def _everybody(self) -> list[Member]:
+        return [member for common in self._circle for member in common.members]
+
     def _absorb(self) -> None:
-        for member in self.members:
+        for member in self._everybody:
             member.absorb()
 
     def _refresh(self) -> None:
-        for member in self.members:
+        for member in self._everybody:
             member.refresh()

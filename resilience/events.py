@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias, final
 from weakref import WeakSet
 
@@ -31,11 +31,13 @@ class Event:
         provider: The provider's name (with ``/endpoint`` where one was given).
         operation: The operation's name, or an empty string.
         time: When it happened, in seconds since the Unix epoch.
+        variant: Which arm of an experiment it happened in, ``a`` or ``b``; empty without one.
     """
 
     provider: str
     operation: str = ""
     time: float
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,9 +263,10 @@ class EventBus:
     asked for costs one test.
     """
 
-    __slots__ = ("__weakref__", "_children", "_own", "_parent", "_rerouted", "_routes", "hears_rejections")
+    __slots__ = ("__weakref__", "_children", "_own", "_parent", "_rerouted", "_routes", "hears_rejections", "variant")
 
     hears_rejections: bool
+    variant: str  # the arm of an experiment that speaks here: its events say so
 
     def __init__(self, parent: EventBus | None = None, *, rerouted: Callable[[], None] | None = None) -> None:
         self._own: tuple[_Subscription, ...] = ()
@@ -272,6 +275,7 @@ class EventBus:
         self._children: WeakSet[EventBus] | None = None  # most buses are leaves
         self._routes: tuple[_Subscription, ...] = ()
         self.hears_rejections = False
+        self.variant = ""
         if parent is not None:
             parent._adopt(self)
         self._reroute()
@@ -312,6 +316,8 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Tell every listener of this bus and of its parents that wants events of this kind."""
+        if self.variant:
+            event = replace(event, variant=self.variant)
         for one in self._routes:
             if isinstance(event, one.kinds):
                 try:

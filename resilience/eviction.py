@@ -15,8 +15,8 @@ from resilience._core.states import CircuitState
 from resilience.policies._breaker import initial_state
 from resilience.runtime import ProviderRuntime
 
-Key: TypeAlias = str | tuple[str, str]
-"""A provider's name, with its endpoint's where there is one."""
+Key: TypeAlias = str | tuple[str, ...]
+"""A provider's name, with its endpoint's where there is one, and the arm of its experiment if it is the other one."""
 
 
 def least_used(runtimes: dict[Key, ProviderRuntime]) -> Key | None:
@@ -41,6 +41,12 @@ def least_used(runtimes: dict[Key, ProviderRuntime]) -> Key | None:
 
 def is_idle(runtime: ProviderRuntime) -> bool:
     """Whether forgetting a provider would lose nothing: circuit as when new, gate open, no call under way."""
+    if runtime.variant and runtime.rival is None:
+        return False  # the other arm of an experiment goes with the usual one
+    return (runtime.rival is None or _rests(runtime.rival)) and _rests(runtime)
+
+
+def _rests(runtime: ProviderRuntime) -> bool:
     return runtime.breaker.state is initial_state(runtime.settings.breaker) and _is_quiet(runtime)
 
 

@@ -81,6 +81,12 @@ class Handle:
         return self._current().settings
 
     @property
+    def alternative(self) -> Self | None:
+        """A handle on the other arm of the provider's experiment alone, to look at or to call; None without one."""
+        rival = self._current().rival
+        return self._made(rival, None) if rival is not None else None
+
+    @property
     def breaker(self) -> CircuitBreaker:
         """The provider's circuit breaker: its state, and `open`, `close` and `reset` by hand."""
         return self._current().breaker
@@ -133,6 +139,12 @@ class Handle:
         if view.edition is not runtime.edition:
             self._view = view = runtime.plan_for(view.options)
         return view
+
+    def _plan_of(self, runtime: ProviderRuntime) -> Plan:
+        """Return what a call is entitled to that *runtime* makes: this handle's, or its rival in an experiment."""
+        if runtime is self._runtime:
+            return self._plan()
+        return runtime.plan if self._view is None else runtime.plan_for(self._view.options)
 
     def _current(self) -> ProviderRuntime:
         """Return the runtime, or its successor if the registry has forgotten it meanwhile."""

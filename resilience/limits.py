@@ -186,6 +186,11 @@ class Limits:
         self._make_missing(settings, heeds=heeds)
         self.share(self._host.common.lock)
 
+    def take_rate(self, rate: RateLimit) -> None:
+        """Spend from another's *rate* limit. The fast path leaves it alone: it may be used on two event loops."""
+        self.rate, self._bucket = rate, None
+        self.admit = admission(self.bulkhead, None)
+
     def _all(self) -> list[Bulkhead | CostLimit | RateLimit | Throttle]:
         every = (self.throttle, self.cost, self.rate, self.bulkhead)
         return [limit for limit in every if limit is not None]

@@ -1,7 +1,10 @@
-"""What this process wants to know of its calls: set here, where every lane is told."""
+"""What concerns every provider of this process: what is wanted of its calls, and what is left of it after a fork."""
 
 from __future__ import annotations
 
+import os
+
+from resilience.guard import _outer
 from resilience.runtime import ProviderRuntime, runtimes
 from resilience.watching import Watch, Watcher, observed
 
@@ -30,3 +33,16 @@ def watch_of(runtime: ProviderRuntime, operation: str) -> Watch | None:
     if watcher is None or not (runtime.settings.telemetry.spans == "always" or watcher.recording()):
         return None
     return watcher.call(runtime.name, operation, variant=runtime.variant)
+
+
+def _start_anew_after_fork() -> None:
+    _outer.clear()
+    commons = {id(runtime.common): runtime.common for runtime in runtimes}
+    for common in sorted(commons.values(), key=lambda common: common.is_second):
+        common.start_anew()
+    for runtime in runtimes:
+        runtime.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -314,7 +314,8 @@ class ResilientProvider(Handle):
         A failure that is worth another attempt is swallowed by the block and the iteration goes on; the last one
         comes out. Nothing is held between iterations, so leaving by ``break`` or ``return`` leaks nothing.
         """
-        return Attempts(self._current(), self._plan())
+        runtime = self._current().drawn()
+        return Attempts(runtime, self._plan_of(runtime))
 
     # -- behind the fast path --------------------------------------------------------------------------------------
 
@@ -327,30 +328,30 @@ class ResilientProvider(Handle):
         began: float | None = None,
     ) -> T:
         """Make a call of any kind; *began*: when it did, if it is the one that is made for all those of its key."""
-        runtime = self._current()
+        runtime = self._current().drawn()
         if not runtime.enabled:
             return await runtime.disturbed(func)(*args, **kwargs)  # type: ignore[no-any-return]
-        plan = self._plan()
+        plan = self._plan_of(runtime)
         if plan.options.coalesce is not None and began is None:
             lead = partial(self._look_closer, func, args, kwargs, began=runtime.clock())
             return await coalesced(runtime, plan, lead)
         call = Call(runtime, plan, runtime.clock() if began is None else began)
         if plan.hedge is not None:
             return (await hedged(call, func, args, kwargs))[0]
-        if plan.fast and call.lane.loop is not None:
+        if plan.fast and call.lane.loop is not None and runtime is self._runtime:
             self._lane = call.lane  # from the next call on the fast path
         return await call.run(func, args, kwargs)
 
     async def _hold_closer(
         self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Hold[T]:
-        runtime = self._current()
+        runtime = self._current().drawn()
         if not runtime.enabled:
             return Hold(await runtime.disturbed(func)(*args, **kwargs), None)
-        call = Call(runtime, self._plan(), runtime.clock())
+        call = Call(runtime, self._plan_of(runtime), runtime.clock())
         if call.plan.hedge is not None:
             return Hold(*await hedged(call, func, args, kwargs, hold=True))
-        if call.plan.fast and call.lane.loop is not None:
+        if call.plan.fast and call.lane.loop is not None and runtime is self._runtime:
             self._lane = call.lane  # from the next call on the fast path
         return Hold(await call.run(func, args, kwargs, hold=True), call)
 

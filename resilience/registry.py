@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -21,22 +20,21 @@ from weakref import WeakSet
 
 import anyio
 
+from resilience.adoption import adopt
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
-from resilience.events import Event, EventBus, Listener, process_bus
+from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
 from resilience.eviction import Key, is_idle, least_used
+from resilience.experiment import is_second_arm, pair, part, second_arm_of
+from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
-from resilience.settings import Settings, ShutdownSettings
+from resilience.settings import Change, Settings, ShutdownSettings, changes
 from resilience.shutdown import Shutdown, ShutdownReport
 
 if TYPE_CHECKING:
     from resilience.provider import ResilientProvider
 
 _log = logging.getLogger("resilience.registry")
-
-_NAME = re.compile(r"[a-z0-9_.-]+")
-_ENDPOINT = re.compile(r"[A-Za-z0-9_.:-]+")
-
 
 _registries: WeakSet[ProviderRegistry] = WeakSet()
 _told_of_the_forgotten: list[Callable[[ProviderRuntime], None]] = []
@@ -61,7 +59,18 @@ class ProviderRegistry:
         ConfigurationError: *settings* is not a `Settings`.
     """
 
-    __slots__ = ("__weakref__", "_commons", "_end", "_lock", "_tools", "_warned", "bus", "runtimes", "settings")
+    __slots__ = (
+        "__weakref__",
+        "_commons",
+        "_end",
+        "_lock",
+        "_reloading",
+        "_tools",
+        "_warned",
+        "bus",
+        "runtimes",
+        "settings",
+    )
 
     bus: EventBus
     settings: Settings
@@ -75,16 +84,13 @@ class ProviderRegistry:
         rng: random.Random | None = None,
     ) -> None:
         settings = settings if settings is not None else Settings()
-        if not isinstance(settings, Settings):
-            raise ConfigurationError(
-                f"ProviderRegistry takes Settings(...), not {type(settings).__name__}: "
-                "settings for one provider go into Settings(providers={name: ...})"
-            )
+        check_settings(settings, "ProviderRegistry")
         self.settings = settings
         self.bus = EventBus(process_bus)
         self.runtimes: dict[Key, ProviderRuntime] = {}
         self._commons: dict[str, Common] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is told under it may ask for a provider
+        self._reloading = threading.RLock()  # a listener may read them anew as well
         self._warned = False
         _registries.add(self)
         self._tools = Tools(
@@ -103,7 +109,7 @@ class ProviderRegistry:
         Raises:
             ConfigurationError: A name is not one.
         """
-        _check(name, endpoint)
+        check_names(name, endpoint)
         key = name if endpoint is None else key_of(name, endpoint)
         with self._lock:
             runtime = self.runtimes.get(key)
@@ -115,7 +121,59 @@ class ProviderRegistry:
                     common = self._commons[name] = Common(settings, self._tools)
                 full_name = name if endpoint is None else f"{name}/{endpoint}"
                 runtime = self.runtimes[key] = ProviderRuntime(full_name, settings, self._tools, common)
+                self._pair(key, runtime)
             return runtime
+
+    def reload(self, settings: Settings, *, source: str = "code") -> tuple[Change, ...]:
+        """
+        Go on under other *settings*: no call fails because of it, and nothing that is known is forgotten.
+
+        Calls under way end under the settings they began with. Windows, circuits, permits, places, budgets and what
+        was spent stay.
+
+        Args:
+            settings: All of them, as for a new registry.
+            source: Where they came from, for the record. Default: ``"code"``.
+
+        Returns:
+            What holds now in place of what.
+
+        Raises:
+            ConfigurationError: *settings* is not a `Settings`.
+        """
+        check_settings(settings, "reload")
+        with self._reloading:
+            with self._lock:
+                found = changes(self.settings, settings)
+                self.settings = settings
+                runtimes = tuple(self.runtimes.items())
+            for key, runtime in runtimes:
+                if not is_second_arm(key):
+                    adopt(runtime, settings.for_provider(name_in(key)))
+                    with self._lock:
+                        self._pair(key, runtime)
+        if found:
+            moment = self._tools.wall_clock()
+            self.bus.emit(SettingsReloaded(provider="", time=moment, source=source, changes=found))
+        return found
+
+    def _pair(self, key: Key, runtime: ProviderRuntime) -> None:
+        """Give *runtime* the other arm that the settings ask for, or take it away. Called under the lock."""
+        name, rival_key = name_in(key), second_arm_of(key)
+        experiment, settings = self.settings.experiments.get(name), self.settings.alternative(name)
+        rival = self.runtimes.get(rival_key)
+        if experiment is None or settings is None or not experiment.share:
+            if rival is not None:
+                del self.runtimes[rival_key]
+                part(runtime, rival)
+            return
+        if rival is None:
+            common_name = f"{name} b"
+            common = self._commons.get(common_name)
+            if common is None:
+                common = self._commons[common_name] = Common(settings, self._tools, twin=runtime.common)
+            rival = self.runtimes[rival_key] = ProviderRuntime(runtime.name, settings, self._tools, common)
+        pair(runtime, rival, settings, experiment.share)
 
     def provider(self, name: str, *, endpoint: str | None = None) -> ResilientProvider:
         """
@@ -214,11 +272,11 @@ class ProviderRegistry:
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that are known, endpoints included as ``name/endpoint``."""
-        return iter([runtime.name for runtime in tuple(self.runtimes.values())])
+        return iter([runtime.name for key, runtime in tuple(self.runtimes.items()) if not is_second_arm(key)])
 
     def __len__(self) -> int:
         """Return how many providers are known, endpoints counted."""
-        return len(self.runtimes)
+        return sum(not is_second_arm(key) for key in tuple(self.runtimes))
 
     def __contains__(self, name: object) -> bool:
         """Whether a provider of that name is known, ``name/endpoint`` for an endpoint."""
@@ -236,13 +294,18 @@ class ProviderRegistry:
             if victim is None:
                 self._warn()
                 return
-            name, endpoint = (victim, None) if isinstance(victim, str) else victim
-            runtime = self.runtimes.pop(victim)
-            runtime.retire(partial(self.runtime, name, endpoint))
-            if not runtime.common.members:
-                del self._commons[name]
-            for told in tuple(_told_of_the_forgotten):
-                told(runtime)
+            name, endpoint = (victim, None) if isinstance(victim, str) else victim[:2]
+            self._forget(victim, name, partial(self.runtime, name, endpoint))
+            if second_arm_of(victim) in self.runtimes:
+                self._forget(second_arm_of(victim), f"{name} b", partial(self.runtime, name, endpoint))
+
+    def _forget(self, key: Key, name: str, successor: Callable[[], ProviderRuntime]) -> None:
+        runtime = self.runtimes.pop(key)
+        runtime.retire(successor)
+        if not runtime.common.members:
+            del self._commons[name]
+        for told in tuple(_told_of_the_forgotten):
+            told(runtime)
 
     def _warn(self) -> None:
         if not self._warned:
@@ -280,22 +343,6 @@ def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None
 def key_of(name: str, endpoint: str) -> Key:
     """Return the key under which an endpoint of a provider is known. No name of a provider can look like it."""
     return name, endpoint
-
-
-def _check(name: str, endpoint: str | None) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{name!r} is no provider name: use {_suggestion(name)}, from a-z, 0-9, '_', '.' and '-'"
-        )
-    if endpoint is not None and not (isinstance(endpoint, str) and _ENDPOINT.fullmatch(endpoint)):
-        raise ConfigurationError(
-            f"{endpoint!r} is no endpoint name: use letters, digits, '_', '.', ':' and '-', such as 'eu-west-1'"
-        )
-
-
-def _suggestion(name: object) -> str:
-    cleaned = re.sub(r"[^a-z0-9_.-]+", "-", str(name).lower()).strip("-") if isinstance(name, str) else ""
-    return repr(cleaned or "openai")
 
 
 known: dict[Key, ProviderRuntime] = {}
@@ -341,7 +388,8 @@ def _unlock_after_fork() -> None:
     global _default_lock  # noqa: PLW0603 - the parent's may have been held by a thread that does not exist here
     _default_lock = threading.Lock()
     for registry in _registries:
-        registry._lock = threading.Lock()
+        registry._lock = threading.RLock()
+        registry._reloading = threading.RLock()
         registry._tools.life.start_anew()
         registry._end.start_anew()
 

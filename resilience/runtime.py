@@ -12,8 +12,6 @@ enabled, runtime not retired. In every other case it is None, and a call looks c
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
@@ -26,7 +24,7 @@ from resilience.common import Clock, Common, Tools
 from resilience.doors import set_doors
 from resilience.events import AttemptOverdue, EventBus, GateClosed
 from resilience.failure import Failure, FailureKind
-from resilience.guard import _outer, forget_closed_loops
+from resilience.guard import forget_closed_loops
 from resilience.home import Home
 from resilience.lane import Lane, get_ident
 from resilience.lanes import Lanes
@@ -63,7 +61,6 @@ class ProviderRuntime:
     __slots__ = (
         "__weakref__",
         "_rng",
-        "_tools",
         "breaker",
         "bus",
         "chaos",
@@ -87,13 +84,16 @@ class ProviderRuntime:
         "refused_until",
         "rejected",
         "retries",
+        "rival",
         "rules",
         "settings",
+        "share",
         "succeeded",
         "successor",
         "swept",
         "tally",
         "timeouts",
+        "tools",
         "waiting",
         "wall_clock",
     )
@@ -123,7 +123,8 @@ class ProviderRuntime:
 
     limits: Limits | None
 
-    variant = ""
+    rival: ProviderRuntime | None  # the other arm, if there is an experiment
+    share: float
 
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 
@@ -136,8 +137,10 @@ class ProviderRuntime:
         self.wall_clock = tools.wall_clock
         self.life = tools.life
         self._rng = tools.rng
-        self._tools = tools
+        self.tools = tools
         self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
+        self.rival = None
+        self.share = 0.0
         self.rules: tuple[Rule, ...] = ()
         self.lanes = Lanes()
         self.probing: dict[object, None] = {}  # a set would weigh three times as much
@@ -154,7 +157,7 @@ class ProviderRuntime:
         self.refused_until = -math.inf
         self.refused_because: Evidence | None = None
         self._zero()
-        self.edition = Edition(settings, self._retry_handler)
+        self.edition = Edition(settings, self.retry_handler)
         self.plan = self.plan_for(USUAL)
         self.breaker = CircuitBreaker(
             name,
@@ -180,7 +183,8 @@ class ProviderRuntime:
         """Return what a call under *options* is entitled to."""
         return self.edition.plan_for(options)
 
-    def _retry_handler(self, settings: RetrySettings, hint_cap: float) -> RetryHandler:
+    def retry_handler(self, settings: RetrySettings, hint_cap: float) -> RetryHandler:
+        """Return what decides about retries by *settings*, and obeys hints of up to *hint_cap* seconds."""
         return RetryHandler(
             settings,
             name=self.name,
@@ -232,12 +236,12 @@ class ProviderRuntime:
         """Copy the door and the next window border into the lanes. Called under the lock."""
         circuit = self.breaker.circuit
         admits = self.enabled and self.successor is None and not self.life.stopping
-        usual = admits and not self.common.gate_was_closed and not self.chaos
+        usual = admits and not self.common.gate_was_closed and not self.chaos and self.rival is None
         passage = circuit.door if usual else None
         # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
         refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and not self.bus.hears_rejections
         self.refused_because = circuit.evidence
-        self.refused_until = circuit.until if refuses and admits else -math.inf
+        self.refused_until = circuit.until if refuses and admits and self.rival is None else -math.inf
         set_doors(
             self.lanes,
             passage,
@@ -252,6 +256,24 @@ class ProviderRuntime:
     def watcher(self) -> Watcher | None:
         """Who follows calls of this provider, if anybody does."""
         return observed.watcher if self.settings.telemetry.spans != "off" else None
+
+    @property
+    def variant(self) -> str:
+        """Which arm of an experiment this is: a or b; empty without one."""
+        return self.bus.variant
+
+    def take_turns_with(self, rival: ProviderRuntime | None, share: float) -> None:
+        """Let *rival* make *share* of the calls from now on; None: make them all."""
+        self.rival, self.share = rival, share
+        self.bus.variant = "a" if rival is not None else ""
+        if rival is not None:
+            rival.bus.variant = "b"
+        with self.common.lock:
+            self.refresh()
+
+    def drawn(self) -> ProviderRuntime:
+        """Draw who makes the next call: this runtime, or the other arm of its experiment."""
+        return self.rival if self.rival is not None and self._rng.random() < self.share else self
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
         """Put *chaos* around every attempt from now on, in place of what was there."""
@@ -292,9 +314,9 @@ class ProviderRuntime:
     # -- admission -------------------------------------------------------------------------------------------------
 
     def peek(self, now: float) -> Refusal | None:
-        """Return why the breaker would refuse a call at *now*; takes nothing. None unless all refusals hold."""
+        """Return why the breaker would surely refuse a call at *now*; takes nothing. None in shadow mode."""
         with self.common.lock:
-            return None if self.breaker.circuit.rules.lenient else self.breaker.circuit.refusal(now)
+            return self.breaker.circuit.outlook(now)
 
     def acquire(self, task: object, now: float) -> Permit | Refusal:
         """
@@ -363,36 +385,6 @@ class ProviderRuntime:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    def adopt(self, settings: ProviderSettings) -> None:
-        """
-        Work by other *settings* from now on, with everything that is known and taken so far.
-
-        Calls under way end under the settings they began with. Breaker, windows, limits, gate and budget are the same
-        as before, by other rules; permits, places and reservations go back to where they came from.
-        """
-        with self.common.lock:
-            self.absorb()
-            self.settings, self.enabled = settings, settings.enabled
-            self.edition = Edition(settings, self._retry_handler)
-            self.plan = self.plan_for(USUAL)
-            self.lanes.retire()
-            self.common.adopt(settings)
-            self._adopt_limits(settings)
-            for operation, hedge in list(self.hedges.items()):
-                hedge.adopt(settings.for_operation(operation).hedge)
-        attempt = self.plan.limit if self.plan.limit < math.inf else None
-        self.breaker.adopt(settings.breaker, attempt_timeout=attempt, hint_cap=settings.gate.hint_cap)
-        with self.common.lock:
-            self.refresh()
-
-    def _adopt_limits(self, settings: ProviderSettings) -> None:
-        if self.limits is not None:
-            self.limits.adopt(settings)
-            self.limits = self.limits if limited(settings) else None
-        elif limited(settings):
-            self.limits = Limits(self.name, settings, self._tools, self.bus, self, seen=self.successes)
-            self.limits.share(self.common.lock)
-
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
         with self.common.lock:
@@ -416,17 +408,3 @@ class ProviderRuntime:
         self.plan = self.plan_for(USUAL)
         self.breaker.start_anew()
         self.refresh()
-
-
-def _start_anew_after_fork() -> None:
-    _outer.clear()
-    commons = {id(runtime.common): runtime.common for runtime in runtimes}
-    for common in commons.values():
-        common.lock = threading.RLock()  # the parent's may have been held by a thread that does not exist here
-        common.start_anew()
-    for runtime in runtimes:
-        runtime.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -243,7 +243,7 @@ class World:
     def key(self) -> object:
         """Everything that decides what can happen from here on; times are relative, callers interchangeable."""
         circuit = self.door.circuit
-        window = circuit._window
+        window = circuit._recent._ring
         ring: list[int] = []
         if window is not None and circuit.state is CLOSED:
             ring = [window._ring[(window._next - back) % len(window._ring)] for back in range(1, window.calls + 1)]

@@ -19,7 +19,7 @@ from resilience import (
     ProviderSettings,
     RetrySettings,
     Settings,
-    runtime,
+    process,
 )
 from resilience import registry as registry_module
 from resilience.policies import _forks
@@ -31,7 +31,8 @@ STAGE = textwrap.dedent(
     from contextlib import contextmanager
 
     from resilience import *
-    from resilience import registry as registry_module
+    from resilience import process
+from resilience import registry as registry_module
 
     SCENES = {}
 
@@ -326,7 +327,7 @@ def test_starting_anew_in_place() -> None:
     locks = [one.breaker.lock, registry._lock, registry_module._default_lock, alone.lock]
     for start_anew in (
         _forks.start_anew,
-        runtime._start_anew_after_fork,
+        process._start_anew_after_fork,
         registry_module._unlock_after_fork,
     ):
         start_anew()

@@ -1,0 +1,53 @@
+"""
+Two arms of one provider: a share of its calls runs under other settings, side by side with the rest.
+
+======================================  ===========================================================================
+the arms have of their own              breaker and window, retry budget, bulkhead, throttle, cost limit, hedging,
+                                        numbers
+they share                              the gate and the rate limit: to the provider they are one caller
+======================================  ===========================================================================
+
+The usual arm is called ``a`` and the other one ``b``, in metrics, events and snapshots. Each call is drawn by lot; a
+call inside a call is drawn for itself. Calls of a provider with an experiment do not take the fast path.
+"""
+
+from __future__ import annotations
+
+from resilience.adoption import adopt
+from resilience.eviction import Key
+from resilience.runtime import ProviderRuntime
+from resilience.settings import ProviderSettings
+
+_SECOND = "b"
+
+
+def second_arm_of(key: Key) -> Key:
+    """Return the key under which a registry knows the other arm of a provider."""
+    name, endpoint = (key, "") if isinstance(key, str) else key[:2]
+    return name, endpoint, _SECOND
+
+
+def is_second_arm(key: Key) -> bool:
+    """Whether *key* is that of another arm, which nobody asks for by name."""
+    return len(key) == len(second_arm_of(key)) and not isinstance(key, str)
+
+
+def pair(usual: ProviderRuntime, rival: ProviderRuntime, settings: ProviderSettings, share: float) -> None:
+    """Let *rival* make *share* of the calls of *usual*, under *settings*."""
+    shared = {"gate": usual.settings.gate, "rate_limit": usual.settings.rate_limit}
+    adopt(rival, settings.model_copy(update=shared))
+    _share_rate(rival, usual)
+    usual.take_turns_with(rival, share)
+
+
+def part(usual: ProviderRuntime, rival: ProviderRuntime) -> None:
+    """Let *usual* make all calls again; those under way in its *rival* end there."""
+    usual.take_turns_with(None, 0.0)
+    rival.retire(lambda: usual)
+
+
+def _share_rate(runtime: ProviderRuntime, other: ProviderRuntime) -> None:
+    if runtime.limits is not None and other.limits is not None and other.limits.rate is not None:
+        with runtime.common.lock:
+            runtime.limits.take_rate(other.limits.rate)
+            runtime.refresh()
