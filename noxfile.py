@@ -245,7 +245,8 @@ def prometheus(session: nox.Session) -> str:
     if not (programs / "promtool").exists():
         if not shutil.which("apt-get"):
             session.error("install Prometheus 2.42 or newer (prometheus and promtool), then run this again")
-        PROMETHEUS.mkdir(parents=True, exist_ok=True)
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (PROMETHEUS / folder).mkdir(parents=True, exist_ok=True)
         apt = ["apt-get", "-qq", "-o", "APT::Sandbox::User=", "-o", f"Dir::Cache={PROMETHEUS}/cache"]
         apt += ["-o", f"Dir::State::lists={PROMETHEUS}/lists"]
         with session.chdir(PROMETHEUS):
@@ -266,6 +267,13 @@ def monitoring(session: nox.Session) -> None:
     """Prove dashboard, alerts and telemetry with real ones: Prometheus, Grafana's types, an OTLP receiver."""
     install(session, "monitoring")
     proofs(session, "-m", "pytest", "proofs", *session.posargs)
+
+
+@nox.session
+def pages(session: nox.Session) -> None:
+    """Write the pages that are made: the runbook, and the dashboard as a real Prometheus has seen it."""
+    install(session, "monitoring")
+    proofs(session, "proofs/pages.py", *session.posargs)
 
 
 @nox.session

@@ -86,7 +86,7 @@ def _openings() -> Json:
         "datasource": _SOURCE,
         "enable": True,
         "iconColor": "red",
-        "target": {"refId": "A", "expr": f"{ASK.increase(TRANSITIONS, PROVIDER, only={TO: 'open'})} > 0"},
+        "target": {"refId": "A", "expr": f"{ASK.happened(TRANSITIONS, PROVIDER, only={TO: 'open'})} > 0"},
     }
 
 

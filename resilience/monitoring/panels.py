@@ -217,10 +217,10 @@ _TROUBLE: Final = Row(
             unit="percentunit",
         ),
         Panel(
-            "Changes of the circuits' states", "A minute, all processes together.",
+            "Changes of the circuits' states", "Within the last moments, all processes together.",
             (
                 Query(
-                    f"60 * {ASK.rate(n.TRANSITIONS, n.PROVIDER, n.FROM, n.TO, n.REASON)}",
+                    ASK.happened(n.TRANSITIONS, n.PROVIDER, n.FROM, n.TO, n.REASON),
                     f"{_PROVIDER} {_of(n.FROM)} → {_of(n.TO)} ({_of(n.REASON)})",
                 ),
             ),
@@ -244,10 +244,10 @@ _LIMITS: Final = Row(
             unit="s",
         ),
         Panel(
-            "Gates closed", "A minute. Hinted: the provider said for how long.",
+            "Gates closed", "Within the last moments. Hinted: the provider said for how long.",
             (
                 Query(
-                    f"60 * {ASK.rate(n.GATE_CLOSINGS, n.PROVIDER, n.HINTED)}",
+                    ASK.happened(n.GATE_CLOSINGS, n.PROVIDER, n.HINTED),
                     f"{_PROVIDER} hinted: {_of(n.HINTED)}",
                 ),
             ),
@@ -330,7 +330,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             "Settings read anew", "Within the last moments. Refused: the file is no good, and nothing has changed.",
-            (Query(ASK.increase(n.RELOADS, n.OUTCOME), _of(n.OUTCOME)),),
+            (Query(ASK.happened(n.RELOADS, n.OUTCOME), _of(n.OUTCOME)),),
             width=6,
         ),
         Panel(

@@ -70,6 +70,15 @@ class Queries:
         """Return how often what *metric* counts happened within the window, likewise."""
         return self._folded("sum", metric, by, f"increase({self.series(metric, only, unless)}{self._range})")
 
+    def happened(self, metric: Metric, *by: str, only: Match = NOTHING) -> str:
+        """
+        Return how often something rare happened within the window.
+
+        A counter whose first value is 1 has not grown, says Prometheus; here, what appears within the window counts.
+        """
+        series = self.series(metric, only)
+        return self._folded("sum", metric, by, f"({series} - {series} offset {self.window}) >= 0 or {series}")
+
     def worst(self, metric: Metric, *by: str, only: Match = NOTHING) -> str:
         """Return the highest value that any process has for a gauge."""
         return self._folded("max", metric, by, self.series(metric, only))
