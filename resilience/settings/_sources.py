@@ -108,11 +108,27 @@ def collected(
     return settings
 
 
+def settings_file(environ: Mapping[str, str] | None = None, file: str | PathLike[str] | None = None) -> FilePath | None:
+    """
+    Return which file `Settings.from_environment` reads, if any.
+
+    Args:
+        environ: The environment variables. Default: those of the process.
+        file: The file that it is given. Default: what ``RESILIENCE_CONFIG`` names, if anything.
+    """
+    named = _named(environment.ours(os.environ if environ is None else environ)[0], file)
+    return FilePath(named).expanduser() if named else None
+
+
+def _named(variables: Mapping[str, str], file: str | PathLike[str] | None) -> str:
+    return variables.get(environment.FILE, "").strip() if file is None else os.fspath(file)
+
+
 def _add_file(
     everything: Collection, variables: Mapping[str, str], file: str | PathLike[str] | None, overlay: str | None
 ) -> None:
     """Add what the file says, with the overlay that was chosen."""
-    named = variables.get(environment.FILE, "").strip() if file is None else os.fspath(file)
+    named = _named(variables, file)
     chosen = variables.get(environment.OVERLAY, "").strip() if overlay is None else overlay
     document = None
     try:
