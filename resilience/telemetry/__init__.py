@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from resilience.events import process_bus
-from resilience.telemetry.spans import TRANSITIONS
+from resilience.telemetry.spans import TRANSITIONS, transitions
 from resilience.telemetry.spans import TransitionSpans as TransitionSpans
 from resilience.telemetry.spans import current_trace_id as current_trace_id
 
@@ -49,4 +49,4 @@ def __getattr__(name: str) -> Any:
 @cache
 def install() -> None:
     """Record the state changes of this process's providers as spans; done once, however often it is called."""
-    process_bus.subscribe(TransitionSpans(), *TRANSITIONS)
+    process_bus.subscribe(transitions, *TRANSITIONS)

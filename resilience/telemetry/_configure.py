@@ -164,7 +164,12 @@ def _set_up(asked: _Asked) -> Telemetry:
     if asked.as_global and not _made_global:  # OpenTelemetry lets nobody choose twice
         _make_global(telemetry)
         _made_global.append(telemetry)
-    instrument(tracer_provider=tracer_provider, meter_provider=meter_provider, instruments=False)
+    instrument(
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        logger_provider=logger_provider,
+        instruments=False,
+    )
     if not settings.enabled:
         metrics.remove()
     return telemetry

@@ -9,17 +9,20 @@ recognise them by their names and keep them all.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from resilience.events import CircuitChanged, Event, GateClosed
+from resilience.events import CircuitChanged, Event, GateClosed, SettingsRefused, SettingsReloaded
 from resilience.telemetry import names
 from resilience.telemetry._version import version
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer, TracerProvider
 
-_Attributes: TypeAlias = dict[str, str | bool | int | float]
+_Attributes: TypeAlias = dict[str, str | bool | int | float | Sequence[str]]
+
+MOST_CHANGES: Final = 100
+"""How many changed settings are told one by one."""
 
 
 @final
@@ -27,7 +30,8 @@ class TransitionSpans:
     """
     A listener that records each change of state as a span without length.
 
-    They are called ``circuit_breaker.transition`` and ``gate.closed``.
+    They are called ``circuit_breaker.transition``, ``gate.closed``, ``settings.reloaded`` and ``settings.refused``;
+    the last has the status error.
 
     Args:
         tracer_provider: Who makes the spans. Default: None, the application's global one, looked up when the first
@@ -49,10 +53,11 @@ class TransitionSpans:
         told = _TOLD.get(type(event))
         if told is not None and (self._provider is not None or loaded()):
             name, attributes_of = told
-            self._record(name, attributes_of(event), event.time)
+            self._record(name, attributes_of(event), event.time, failed=isinstance(event, SettingsRefused))
 
-    def _record(self, name: str, attributes: _Attributes, time: float) -> None:
+    def _record(self, name: str, attributes: _Attributes, time: float, *, failed: bool) -> None:
         from opentelemetry.context import Context
+        from opentelemetry.trace import StatusCode
 
         if self._tracer is None:
             self._tracer = make_tracer(self._provider)
@@ -60,6 +65,8 @@ class TransitionSpans:
         span = self._tracer.start_span(
             name, context=Context(), attributes=attributes, links=_cause(), start_time=moment
         )
+        if failed:
+            span.set_status(StatusCode.ERROR)
         span.end(moment)
 
 
@@ -108,6 +115,19 @@ def _gate_closed(event: GateClosed) -> _Attributes:
     return {**_where(event), names.SECONDS: event.seconds, names.HINTED: event.hinted}
 
 
+def _settings_reloaded(event: SettingsReloaded) -> _Attributes:
+    return {names.SOURCE: event.source, names.CHANGES: told_changes(event)}
+
+
+def _settings_refused(event: SettingsRefused) -> _Attributes:
+    return {names.SOURCE: event.source, names.PROBLEM: event.problem}
+
+
+def told_changes(event: SettingsReloaded) -> Sequence[str]:
+    """Return what *event* has changed, in words; secrets are masked in it."""
+    return [str(change) for change in event.changes[:MOST_CHANGES]]
+
+
 def _where(event: Event) -> _Attributes:
     known = {names.PROVIDER: event.provider, names.OPERATION: event.operation}
     return {name: value for name, value in known.items() if value}
@@ -116,6 +136,8 @@ def _where(event: Event) -> _Attributes:
 _TOLD: Final[Mapping[type[Event], tuple[str, Callable[[Any], _Attributes]]]] = {
     CircuitChanged: (names.TRANSITION_SPAN, _circuit_changed),
     GateClosed: (names.GATE_SPAN, _gate_closed),
+    SettingsReloaded: (names.RELOAD_SPAN, _settings_reloaded),
+    SettingsRefused: (names.REFUSAL_SPAN, _settings_refused),
 }
 TRANSITIONS: Final[tuple[type[Event], ...]] = tuple(_TOLD)
 """The events that become spans."""
@@ -126,3 +148,7 @@ def _cause() -> list[Link]:
 
     context = trace.get_current_span().get_span_context()
     return [trace.Link(context)] if context.is_valid else []
+
+
+transitions: Final = TransitionSpans()
+"""The process's own, which `resilience.telemetry.install` lets listen."""

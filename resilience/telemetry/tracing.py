@@ -33,7 +33,7 @@ from resilience.failure import Failure
 from resilience.process import watch_calls
 from resilience.telemetry import names
 from resilience.telemetry._exemplars import leave_example
-from resilience.telemetry.spans import make_tracer
+from resilience.telemetry.spans import make_tracer, transitions
 from resilience.watching import AttemptWatch, End, Watch
 
 if TYPE_CHECKING:
@@ -42,28 +42,31 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
     from opentelemetry.trace import TracerProvider
+    from opentelemetry.util.types import AnyValue
 
 _log = logging.getLogger("resilience.telemetry")
 
 _MOST_SHAPES = 1024
 
-_SUCCEEDED: Final = {names.OUTCOME: End.SUCCESS.value}
-_SUCCEEDED_AT_ONCE: Final = {names.OUTCOME: End.SUCCESS.value, names.ATTEMPTS: 1}
+_SUCCEEDED: Final[Mapping[str, AnyValue]] = {names.OUTCOME: End.SUCCESS.value}
+_SUCCEEDED_AT_ONCE: Final[Mapping[str, AnyValue]] = {names.OUTCOME: End.SUCCESS.value, names.ATTEMPTS: 1}
 _LAUNCHED, _WON = "launched", "won"
 
 
 def install(tracer_provider: TracerProvider | None = None) -> None:
     """
-    Record the calls of this process as spans, in place of whoever followed them.
+    Record the calls of this process as spans, in place of whoever followed them; changes of state go there as well.
 
     Args:
         tracer_provider: Who makes the spans. Default: None, the application's global one, whenever it is set.
     """
+    transitions.use(tracer_provider)
     watch_calls(Tracing(make_tracer(tracer_provider)))
 
 
 def remove() -> None:
     """Record calls no longer. Those that are under way are recorded to their end."""
+    transitions.use(None)
     watch_calls(None)
 
 
@@ -148,7 +151,9 @@ class _CallSpan:
     def attempt(self, number: int) -> AttemptWatch:
         """Start the span of an attempt. One that starts beside another is a hedge."""
         shape, hedge = self._shape, self._running > 0
-        attributes = shape.first if number == 1 else {**shape.attributes, names.ATTEMPT: number}
+        attributes: Mapping[str, str | int] = (
+            shape.first if number == 1 else {**shape.attributes, names.ATTEMPT: number}
+        )
         if hedge:
             attributes = {**attributes, names.HEDGE: _LAUNCHED}
         try:
@@ -179,7 +184,7 @@ class _CallSpan:
             if end is End.SUCCESS:
                 span.set_attributes(_SUCCEEDED_AT_ONCE)
             else:
-                attributes: dict[str, str | int] = {names.OUTCOME: end.value, names.ATTEMPTS: attempts}
+                attributes: dict[str, AnyValue] = {names.OUTCOME: end.value, names.ATTEMPTS: attempts}
                 if reason is not None:
                     attributes[names.REASON] = reason.value
                 if error is not None:
@@ -220,7 +225,7 @@ class _AttemptSpan:
             if end is End.SUCCESS and not self._hedge:
                 span.set_attributes(_SUCCEEDED)
             else:
-                attributes: dict[str, str | int] = {names.OUTCOME: end.value}
+                attributes: dict[str, AnyValue] = {names.OUTCOME: end.value}
                 if end is End.SUCCESS and contested:
                     attributes[names.HEDGE] = _WON
                 if error is not None:
@@ -295,7 +300,7 @@ def _leave(context: Context, token: Token[Context]) -> None:
 
 def _blame(
     span: Span,
-    attributes: dict[str, str | int],
+    attributes: dict[str, AnyValue],
     failure: Failure | None,
     error: BaseException,
     attempts: int | None = None,

@@ -16,7 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 from resilience._core.states import CircuitState
 from resilience.errors import Reason
 from resilience.events import CallWasRejected, CircuitChanged, Event, EventBus, ProbeLost
-from resilience.telemetry import TransitionSpans, current_trace_id, names
+from resilience.telemetry import TransitionSpans, _version, current_trace_id, names
 
 OPENED = CircuitChanged(
     provider="openai",
@@ -85,10 +85,12 @@ def test_scope_of_a_copy(
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    _version.version.cache_clear()
     TransitionSpans(tracer_provider)(OPENED)
     [span] = exporter.get_finished_spans()
     assert span.instrumentation_scope is not None
     assert span.instrumentation_scope.version == ""
+    _version.version.cache_clear()
 
 
 def test_linked_to_the_call(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
