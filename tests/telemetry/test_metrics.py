@@ -295,7 +295,7 @@ async def test_what_goes_up_and_down(meter: Meter) -> None:
     )
     async with anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(provider.with_options(reserve=Usage(cost=7)).execute, work, 5)
+            group.start_soon(provider.with_options(reserve=Usage(cost=7)).execute, work, 2)
         await anyio.sleep(0.1)
         assert meter(names.IN_FLIGHT) == {"": 2}
         assert meter(names.WAITING) == {"": 1}
