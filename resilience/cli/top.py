@@ -41,8 +41,9 @@ def top(
     screen = console()
     if once or json or not screen.is_terminal:
         look(board)
-        time.sleep(min(interval, _GLIMPSE))
-        look(board)
+        if any(not process.problem for process in board.processes.values()):
+            time.sleep(min(interval, _GLIMPSE))
+            look(board)
         return _tell(board, screen, json=json)
     return watch(board, screen, interval)
 
