@@ -127,7 +127,7 @@ class RateLimit(Decorates):
         one = len(buckets.all) == 1 and len(buckets.requests) == 1
         self.fast = buckets.all[0] if one and settings.mode == "enforce" else None
         self._clamps = settings.oversized == "clamp"
-        self._enforces = settings.mode == "enforce"
+        self._enforces = settings.mode == "enforce" and bool(names)
 
     def adopt(self, settings: RateLimitSettings) -> None:
         """

@@ -517,6 +517,59 @@ def test_whoever_waited_on_a_loop_that_is_gone_is_forgotten_when_shadow_mode_beg
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+def any_bulkhead(rng: random.Random) -> BulkheadSettings:
+    return BulkheadSettings(
+        max_concurrent=rng.choice([1, 2, 3, 6, None]),
+        max_queue=rng.choice([0, 1, 4, 64]),
+        max_wait=rng.choice([0.0, 0.5, 3.0, 50.0]),
+        order=rng.choice(["fifo", "adaptive_lifo"]),
+        adaptive=rng.choice(["off", "off", "aimd", "vegas"]),
+        max_limit=4,
+        initial_limit=2,
+        mode=rng.choice(["enforce", "enforce", "enforce", "shadow", "disabled"]),
+        enforced=rng.choice([1.0, 1.0, 0.5]),
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", range(12))
+async def test_each_place_is_given_and_taken_back_once(seed: int) -> None:
+    """Whatever changes while a crowd comes, waits, gives up and leaves: nobody enters a full house, and all get out."""
+    rng = random.Random(seed)
+    made, _ = bulkhead(max_concurrent=2)
+    running = 0
+
+    async def visit() -> None:
+        nonlocal running
+        with anyio.move_on_after(rng.choice([0.2, 2.0, 100.0])):
+            try:
+                with await made.acquire(priority=rng.choice(list(Priority))):
+                    running += 1
+                    try:
+                        await anyio.sleep(rng.random() * 4)
+                    finally:
+                        running -= 1
+            except BulkheadFull:
+                pass
+
+    async with anyio.create_task_group() as group:
+        for _ in range(120):
+            full = made.granted >= made.limit
+            before = made.granted
+            group.start_soon(visit)
+            await settle()
+            assert made.in_use == running
+            assert not full or made.granted <= before
+            if rng.random() < 0.4:
+                limit = made.limit
+                made.adopt(any_bulkhead(rng))
+                await settle()
+                assert made.granted <= max(before, made.limit, limit)
+                assert made.settings.mode == "shadow" or not made.waiting or made.granted >= made.limit
+            await anyio.sleep(rng.random())
+    assert (made.in_use, made.granted, made.waiting, running) == (0, 0, 0, 0)
+
+
 # -- the rate limit ----------------------------------------------------------------------------------------------------
 
 
@@ -699,6 +752,54 @@ async def test_nobody_jumps_the_line_through_a_window_that_is_new() -> None:
         assert made.fast.tolerance < 0
         assert isinstance(made.try_acquire(), RateRefusal)
         await settle()
+
+
+def any_rate(rng: random.Random) -> RateLimitSettings:
+    return RateLimitSettings(
+        requests_per_second=rng.choice([None, None, 0.5, 4]),
+        requests_per_minute=rng.choice([None, 3, 60]),
+        tokens_per_minute=rng.choice([None, 100, 1000]),
+        burst=rng.choice([None, 1, 5]),
+        oversized=rng.choice(["refuse", "clamp"]),
+        max_wait=rng.choice([0.0, 20.0, 200.0]),
+        max_queue=rng.choice([1, 5, 1000]),
+        mode=rng.choice(["enforce", "enforce", "enforce", "shadow", "disabled"]),
+        enforced=rng.choice([1.0, 1.0, 0.5]),
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", range(12))
+async def test_nobody_is_lost_in_a_line_whose_limit_changes(seed: int) -> None:
+    """Whatever changes while callers come, wait and give up: each is served or refused within its patience."""
+    rng = random.Random(seed)
+    made = RateLimit(any_rate(rng), clock=anyio.current_time, wall_clock=wall_clock, rng=random.Random(seed))
+    over = 0
+
+    async def want() -> None:
+        nonlocal over
+        began, patience = anyio.current_time(), rng.choice([0.0, 5.0, 100.0])
+        with anyio.move_on_after(rng.choice([3.0, 300.0])):
+            try:
+                reservation = await made.acquire(tokens=rng.choice([1, 30, 200]), max_wait=patience)
+                await anyio.sleep(rng.random())
+                reservation.settle(tokens=rng.choice([0, 10, 300]))
+                assert anyio.current_time() - began <= patience + 1.001
+            except RateLimited:
+                assert anyio.current_time() - began <= patience + 0.001
+        over += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(want)
+            if rng.random() < 0.4:
+                made.adopt(any_rate(rng))
+            await anyio.sleep(rng.random() * 2)
+    assert (over, made.waiting) == (100, 0)
+    made.adopt(RateLimitSettings(requests_per_second=1, burst=1))
+    await anyio.sleep(100)
+    assert made.fast is not None
+    assert made.fast.tolerance > 0
 
 
 # -- throttle, cost, hedge ---------------------------------------------------------------------------------------------
