@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from resilience.errors import ConfigurationError
@@ -148,6 +149,7 @@ def _set_up(asked: _Asked) -> Telemetry:
 
     if asked.as_global and not _made_global:
         _check_that_there_is_none()
+    _check_extras(asked)
     resource = Resource.create({"service.name": asked.service_name} if asked.service_name else {})
     settings = (asked.settings if asked.settings is not None else default_registry().settings).metrics
     readers: list[Any] = []
@@ -175,15 +177,24 @@ def _set_up(asked: _Asked) -> Telemetry:
     return telemetry
 
 
+def _check_extras(asked: _Asked) -> None:
+    """Find out what is missing before anything is set up."""
+    if asked.otlp is not None:
+        with needs("otlp", "spans and metrics over OTLP"):
+            import_module("opentelemetry.exporter.otlp.proto.http.metric_exporter")
+            import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    if asked.prometheus:
+        with needs("prometheus", "metrics for Prometheus"):
+            import_module("opentelemetry.exporter.prometheus")
+
+
 def _endpoint(asked: _Asked, signal: str) -> dict[str, Any]:
     return {"endpoint": f"{(asked.otlp or '').rstrip('/')}/v1/{signal}", "headers": dict(asked.headers) or None}
 
 
 def _otlp_reader(asked: _Asked, interval: float) -> Any:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-
-    with needs("otlp", "metrics over OTLP"):
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
     exporter = with_metrics(OTLPMetricExporter(**_endpoint(asked, "metrics")))
     return PeriodicExportingMetricReader(exporter, export_interval_millis=interval * 1000)
