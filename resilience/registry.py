@@ -160,7 +160,7 @@ class ProviderRegistry:
     def _pair(self, key: Key, runtime: ProviderRuntime) -> None:
         """Give *runtime* the other arm that the settings ask for, or take it away. Called under the lock."""
         name, rival_key = name_in(key), second_arm_of(key)
-        experiment, settings = self.settings.experiments.get(name), self.settings.alternative(name)
+        experiment, settings = self.settings.experiment(name), self.settings.alternative(name)
         rival = self.runtimes.get(rival_key)
         if experiment is None or settings is None or not experiment.share:
             if rival is not None:

@@ -121,9 +121,13 @@ class Settings(Table):
         """Return what holds for the provider *name*: its own entry, over its profile, over the defaults."""
         return self._unless_disabled(laid(self, ("providers", name)))
 
+    def experiment(self, name: str) -> ExperimentSettings | None:
+        """Return the experiment with the provider *name*, if there is one."""
+        return entry(self.experiments, name)
+
     def alternative(self, name: str) -> ProviderSettings | None:
         """Return what holds for the calls to *name* that are in its experiment; None if it has none."""
-        if entry(self.experiments, name) is None:
+        if self.experiment(name) is None:
             return None
         return self._unless_disabled(laid(self, ("experiments", name, "settings")))
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from resilience.registry import ProviderRegistry
 from resilience.settings import (
     BreakerSettings,
     ExperimentSettings,
@@ -183,12 +184,23 @@ def test_experiment_in_the_environment(write: Write) -> None:
         "RESILIENCE_EXPERIMENTS__MY_API__SETTINGS__OPERATIONS__EMBED__IDEMPOTENT": "true",
     }
     settings = Settings.from_environment(environ, file=file)
-    assert settings.experiments["my-api"].share == 0.25
+    experiment = settings.experiment("my-api")
+    assert experiment is not None
+    assert experiment.share == 0.25
     found = settings.alternative("my-api")
     assert found is not None
     assert (found.retry.max_attempts, found.retry.base_delay, found.idempotent("embed")) == (2, 0.25, True)
     key = "experiments.my-api.settings.retry.max_attempts"
     assert str(settings.origin(key)) == "file x.toml"
+
+
+def test_experiment_under_another_spelling() -> None:
+    """An experiment that only the environment names, with underscores, is one with the provider of the real name."""
+    settings = Settings.from_environment({"RESILIENCE_EXPERIMENTS__MY_API__SHARE": "1"})
+    assert settings.experiment("my-api") == ExperimentSettings(share=1)
+    registry = ProviderRegistry(settings)
+    registry.provider("my-api")
+    assert [runtime.variant for runtime in registry.runtimes.values()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
