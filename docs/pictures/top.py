@@ -11,6 +11,7 @@ import argparse
 import io
 import itertools
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -51,23 +52,15 @@ async def service() -> None:
     own = {name: ProviderSettings(critical=name in CRITICAL) for name in PROVIDERS}
     registry = ProviderRegistry(Settings(defaults=ProviderSettings(breaker=BreakerSettings(timeout=30)), providers=own))
     app = Health(registry).app()
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    with ExitStack() as sites:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    with ExitStack() as sites, socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
         urls = {name: sites.enter_context(serve(MisbehavingProvider(how))) for name, how in PROVIDERS.items()}
         async with AsyncExitStack() as clients, anyio.create_task_group() as group:
             for name, url in urls.items():
                 group.start_soon(traffic, registry.provider(name), url, clients)
-            group.start_soon(tell, server)
-            await server.serve()
+            await server.serve([listener])
             group.cancel_scope.cancel()
-
-
-async def tell(server: object) -> None:
-    """Print the port, once there is one."""
-    while not getattr(server, "started", False):
-        await anyio.sleep(0.01)
-    (listening,) = getattr(server, "servers", ())
-    print(listening.sockets[0].getsockname()[1], flush=True)
 
 
 async def traffic(provider: ResilientProvider, url: str, clients: AsyncExitStack) -> None:
