@@ -19,7 +19,6 @@ not wait, and it is not retried.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -39,8 +38,6 @@ from resilience.life import Life
 from resilience.policies._waiter import Waiter
 from resilience.runtime import ProviderRuntime, runtimes
 from resilience.settings import ShutdownSettings
-
-_log = logging.getLogger("resilience.shutdown")
 
 _LOOK: Final = 0.25
 """Seconds between two looks at what nobody tells of, such as a loop that was closed over its calls."""
@@ -186,9 +183,6 @@ class Shutdown:
             closed=self._closed,
             unclosed=self._unclosed,
             seconds=anyio.current_time() - began,
-        )
-        _log.log(
-            logging.INFO if report.clean else logging.WARNING, "shut down: %s", report, extra={"component": "shutdown"}
         )
         self._bus.emit(ShutdownEnded(provider="", time=self._wall_clock(), **asdict(report)))
         return report

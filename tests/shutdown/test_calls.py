@@ -137,8 +137,8 @@ IN_FLIGHT: dict[str, Callable[[Any, float], Awaitable[object]]] = {
         scene.provider.with_options(attempt_timeout=500, timeout=None), 1, seconds
     ),
     "nested": lambda scene, seconds: scene.provider.execute(scene.provider.execute, scene.work, seconds),
-    "hedged": lambda scene, seconds: scene.registry.provider("hedged").with_options(idempotent=True).execute(
-        scene.work, seconds
+    "hedged": lambda scene, seconds: (
+        scene.registry.provider("hedged").with_options(idempotent=True).execute(scene.work, seconds)
     ),
 }
 EACH = pytest.mark.parametrize("way", IN_FLIGHT)
@@ -151,9 +151,7 @@ def _hedge(delay: float) -> HedgeSettings:
 
 async def _scene_with_hedges(scene: Any) -> None:
     scene.use(**LONG)
-    hedged = ProviderSettings(
-        **LONG, hedge=_hedge(400), retry=RetrySettings(enabled=False)
-    )
+    hedged = ProviderSettings(**LONG, hedge=_hedge(400), retry=RetrySettings(enabled=False))
     scene.registry.settings = scene.registry.settings.model_copy(update={"providers": {"hedged": hedged}})
     await scene.warm()
 
@@ -216,7 +214,6 @@ async def test_its_own_limit_comes_first(scene: Any) -> None:
 
 async def test_a_result_that_comes_all_the_same(scene: Any) -> None:
     """An attempt that answers its interruption with a result has finished, and nothing of it stays behind."""
-
     await scene.warm()
     async with scene.under_way(call=lambda: scene.provider.execute(deaf, 23)) as began:
         report = await scene.shut_down()
@@ -227,7 +224,6 @@ async def test_a_result_that_comes_all_the_same(scene: Any) -> None:
 
 async def test_what_swallows_its_interruption_is_abandoned(scene: Any) -> None:
     """It is waited for as long as was said, then left and counted; later calls of it are refused."""
-
     await scene.warm()
     async with scene.under_way(call=lambda: scene.provider.execute(deaf, 100)) as began:
         report = await scene.shut_down(cancel=3)
@@ -325,8 +321,8 @@ async def test_at_the_gate(scene: Any) -> None:
 
 LINES = {
     "bulkhead": {"bulkhead": BulkheadSettings(max_concurrent=1, max_queue=5, max_wait=60)},
-    "rate limit": {"rate_limit": RateLimitSettings(requests_per_minute=1, burst=1, max_wait=100)},
-    "tokens": {"rate_limit": RateLimitSettings(tokens_per_minute=1, token_estimate=1, max_wait=100)},
+    "rate limit": {"rate_limit": RateLimitSettings(requests_per_minute=1, burst=1, max_wait=500), **LONG},
+    "tokens": {"rate_limit": RateLimitSettings(tokens_per_minute=1, token_estimate=1, max_wait=500), **LONG},
 }
 
 
