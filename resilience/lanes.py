@@ -47,7 +47,7 @@ class Lanes:
 
     def retire(self) -> None:
         """Let the attempts that are running end where they are, and every other find a new lane. Under the lock."""
-        self._old += tuple(self._by_key.values())
+        self._old = tuple(lane for lane in self.values() if lane.live)
         self._by_key = {}
 
     @property

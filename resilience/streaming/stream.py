@@ -58,7 +58,7 @@ class Streamer(Protocol):
 
     def _current(self) -> ProviderRuntime: ...
 
-    def _plan(self) -> Plan: ...
+    def _plan_of(self, runtime: ProviderRuntime) -> Plan: ...
 
 
 class _Limits(NamedTuple):
@@ -142,8 +142,8 @@ class Stream(Generic[T]):
         if self._attempts >= 0:
             raise RuntimeError("a stream is entered once: call stream(...) again for another one")
         self._attempts = 0
-        runtime = self._runtime = self._provider._current()
-        plan = self._plan = self._provider._plan()
+        runtime = self._runtime = self._provider._current().drawn()
+        plan = self._plan = self._provider._plan_of(runtime)
         limits = self._limits = self._find_limits()
         began = runtime.clock()
         if runtime.enabled:
