@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -70,6 +71,11 @@ class Receiver:
         sent = [resource for body in bodies for resource in ExportTraceServiceRequest.FromString(body).resource_spans]
         return [span.name for resource in sent for scope in resource.scope_spans for span in scope.spans]
 
+    def events(self) -> list[str]:
+        bodies = [body for path, body in self.got if path == "/v1/logs"]
+        sent = [resource for body in bodies for resource in ExportLogsServiceRequest.FromString(body).resource_logs]
+        return [record.event_name for resource in sent for scope in resource.scope_logs for record in scope.log_records]
+
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
@@ -99,12 +105,13 @@ def call(registry: ProviderRegistry, name: str, times: int, tracer_provider: Any
 
 @pytest.mark.real_time
 def test_everything_over_otlp(receiver: Receiver) -> None:
-    """Spans and metrics reach an OTLP receiver: durations as histograms, with examples that lead to their traces."""
+    """Spans, log records and metrics reach an OTLP receiver: durations as histograms, with examples from traces."""
     found = telemetry.configure(
         "shop", otlp=receiver.address, settings=SETTINGS, headers={"x-key": "7"}, as_global=False
     )
     registry = ProviderRegistry()
     call(registry, "otlp", 5, found.tracer_provider)
+    registry.provider("otlp").breaker.open()
     found.shutdown()
     exported = receiver.metrics()
     [point] = [one for one in exported["resilience.call.duration"].histogram.data_points
@@ -114,7 +121,8 @@ def test_everything_over_otlp(receiver: Receiver) -> None:
     assert point.exemplars
     assert point.start_time_unix_nano <= point.time_unix_nano
     assert exported["resilience.calls"].sum.is_monotonic
-    assert {"request", "execute otlp", "attempt otlp"} <= set(receiver.spans())
+    assert {"request", "execute otlp", "attempt otlp", "circuit_breaker.transition"} <= set(receiver.spans())
+    assert len(receiver.events()) == 1
     assert all(sent["x-key"] == "7" for sent in receiver.headers)
 
 
