@@ -47,6 +47,8 @@ class Lanes:
 
     def retire(self) -> None:
         """Let the attempts that are running end where they are, and every other find a new lane. Under the lock."""
+        for lane in self.values():
+            lane.door = lane.passage = None  # handles that know it look closer
         self._old = tuple(lane for lane in self.values() if lane.live)
         self._by_key = {}
 
