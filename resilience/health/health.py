@@ -65,7 +65,8 @@ class Health:
         service_id: What your service is called, for the answers. Default: nothing is told.
 
     Attributes:
-        draining: Whether this process is shutting down: then it is alive, and not ready.
+        draining: Set it when this process begins to shut down: then it is alive, and not ready. The end of the
+            registry, `ProviderRegistry.shutdown`, is noticed by itself.
 
     Raises:
         ConfigurationError: *registry* is no registry, or *settings* are not `HealthSettings`.
@@ -187,11 +188,14 @@ class Health:
 
     def report(self) -> Report:
         """Return how everything was when it was last looked at. Runs no check, and waits for nothing."""
-        settings, now = self.settings, self._desk.now()
+        registry, settings, now = self.registry, self.settings, self._desk.now()
         with self._desk.lock:
             components = (*self._providers(settings, now), *(one.look(settings, now) for one in self._checks.values()))
         return aggregate(
-            components, minimum_healthy=settings.minimum_healthy, draining=self.draining, time=self._desk.wall()
+            components,
+            minimum_healthy=settings.minimum_healthy,
+            draining=self.draining or registry.stopping,
+            time=self._desk.wall(),
         )
 
     async def refresh(self) -> Report:
@@ -213,13 +217,21 @@ class Health:
 
         Without it they run when somebody asks. At its end those that are under way are interrupted.
         """
-        here = host()
-        stop = here.start(self._keep_fresh, math.inf, _told)
+        over = anyio.Event()
+
+        def ended(ending: Ending) -> None:
+            over.set()
+            if ending.error is not None:
+                text = "health checks run only when somebody asks from now on"
+                _log.error(text, exc_info=ending.error, extra={"component": "health"})
+
+        stop = host().start(self._keep_fresh, math.inf, ended)
         try:
             yield self
         finally:
             stop()
             with anyio.CancelScope(shield=True):
+                await over.wait()
                 await self._stop_runs()
 
     def app(self) -> HealthApp:
@@ -299,12 +311,6 @@ class Health:
             if run.cancel is not None:
                 run.cancel()
         await self._wait(stopped, _FAREWELL)
-
-
-def _told(ending: Ending) -> None:
-    if ending.error is not None:
-        text = "health checks run only when somebody asks from now on"
-        _log.error(text, exc_info=ending.error, extra={"component": "health"})
 
 
 def _check_input(registry: object, settings: object) -> None:

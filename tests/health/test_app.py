@@ -206,6 +206,15 @@ async def test_a_process_that_shuts_down_is_alive_and_not_ready(ask: Any, health
         assert (reply.status, reply.json["output"], reply.json["summary"]["draining"]) == (503, "shutting down", True)
 
 
+async def test_the_end_of_the_registry_is_noticed(ask: Any, health: Health) -> None:
+    """Who shuts it down need not tell the health."""
+    app = health.app()
+    assert (await ask(app, "/readyz")).status == 200
+    await health.registry.shutdown()
+    assert (await ask(app, "/readyz")).json["output"] == "shutting down"
+    assert (await ask(app, "/livez")).status == 200
+
+
 @pytest.mark.parametrize(
     "path, root",
     [

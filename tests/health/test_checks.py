@@ -311,6 +311,36 @@ async def test_without_a_lifespan_nothing_is_left_behind_either(
     assert tasks(anyio_backend_name) == before
 
 
+async def test_a_lifespan_that_was_just_begun_leaves_nothing_behind(
+    make: Callable[..., Health], anyio_backend_name: str
+) -> None:
+    """Whatever has not even had its first turn."""
+    before = tasks(anyio_backend_name)
+    health = make()
+    health.add("database", anyio.sleep_forever)
+    async with health.lifespan():
+        pass
+    assert tasks(anyio_backend_name) == before
+    async with health.lifespan():
+        await health.refresh()
+    assert tasks(anyio_backend_name) == before
+
+
+async def test_a_lifespan_that_fails_says_so(
+    make: Callable[..., Health], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks run when somebody asks all the same."""
+    health = make()
+    health.add("database", Counting())
+    async with health.lifespan():
+        with monkeypatch.context() as broken:
+            broken.setattr("resilience.health.health.look_at", None)
+            health.registry.provider("openai")
+            await anyio.sleep(30)
+        assert "only when somebody asks" in caplog.text
+        assert (await health.refresh()).status is PASS
+
+
 async def test_an_error_leaves_a_lifespan_as_it_is(make: Callable[..., Health]) -> None:
     """It is no group of errors, and the checks end nevertheless."""
     health = make()
