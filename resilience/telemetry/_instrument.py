@@ -30,15 +30,12 @@ def instrument(
         meter_provider: Who collects metrics. Default: None, the global one.
         logger_provider: Who takes log records. Default: None, the global one, whenever it is set. There are none where
             OpenTelemetry's logs API, which is not public in Python yet, is not as we know it.
-        logger_provider: Who takes log records. Default: None, the global one, whenever it is set. Without one there are
-            none, and none where OpenTelemetry's logs API, which is not public yet, is not as we know it.
         instruments: Whether each metric is an instrument of *meter_provider*. False where
             `resilience.telemetry.metrics.with_metrics` wraps its exporter: then they are sent as they are, at no price.
     """
     tracing.install(tracer_provider)
     records.install(logger_provider)
     metrics.install(meter_provider, instruments=instruments)
-    records.install(logger_provider)
 
 
 def uninstrument() -> None:
@@ -46,4 +43,3 @@ def uninstrument() -> None:
     tracing.remove()
     records.remove()
     metrics.remove()
-    records.remove()
