@@ -178,7 +178,8 @@ async def test_no_call_fails_because_of_it(world) -> None:
 
     async def caller() -> None:
         for _ in range(20):
-            answers.append(await provider.execute(world.script("fine", seconds=rng.uniform(0, 0.5))))
+            answer = await provider.execute(world.script("fine", seconds=rng.uniform(0, 0.5)))
+            answers.append(answer)
 
     async with anyio.create_task_group() as group:
         for _ in range(20):
