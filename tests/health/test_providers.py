@@ -25,7 +25,7 @@ from resilience import (
 )
 from resilience.health import Component, Health, Status
 from resilience.health.documents import dumped, encoded
-from resilience.settings import HealthSettings
+from resilience.settings import ExperimentSettings, HealthSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -154,6 +154,23 @@ async def test_a_grace_period_holds_for_providers() -> None:
     assert the(health).status is FAIL
     provider.breaker.close()
     assert the(health).status is PASS
+
+
+async def test_the_other_arm_of_an_experiment_is_told_apart(ask: Any) -> None:
+    """A share of the calls may be refused there: that is a warning, also where the provider is critical."""
+    experiment = ExperimentSettings(share=0.5, settings=ProviderSettings(breaker=BreakerSettings(timeout=5)))
+    settings = Settings(defaults=ProviderSettings(critical=True), experiments={"openai": experiment})
+    registry = ProviderRegistry(settings, clock=anyio.current_time)
+    health = Health(registry, clock=anyio.current_time)
+    registry.provider("openai")
+    usual, other = registry.runtimes.values()
+    assert [one.name for one in health.report().components] == ["openai", "openai~b"]
+    other.breaker.open()
+    assert (health.report().status, health.report().ready) == (WARN, True)
+    assert (await ask(health.app(), "/health/providers/openai~b")).json["snapshot"]["variant"] == "b"
+    assert (await ask(health.app(), "/health/providers/openai")).json["status"] == "pass"
+    usual.breaker.open()
+    assert not health.report().ready
 
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------
