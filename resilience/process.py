@@ -29,10 +29,19 @@ def _tell_lanes() -> None:
 
 def watch_of(runtime: ProviderRuntime, operation: str) -> Watch | None:
     """Return what follows a call that begins now, if anything does."""
-    watcher = runtime.watcher
-    if watcher is None or not (runtime.settings.telemetry.spans == "always" or watcher.recording()):
+    watcher = observed.watcher
+    if watcher is None or not is_watched(runtime):
         return None
     return watcher.call(runtime.name, operation, variant=runtime.variant)
+
+
+def is_watched(runtime: ProviderRuntime) -> bool:
+    """Whether something follows a call that begins now."""
+    watcher = observed.watcher
+    if watcher is None:
+        return False
+    spans = runtime.settings.telemetry.spans
+    return spans == "always" or (spans == "sampled" and watcher.recording())
 
 
 def _start_anew_after_fork() -> None:
