@@ -66,7 +66,7 @@ SETTINGS = Settings(
         ),
     },
     experiments={
-        "openai": ExperimentSettings(share=0.5, settings=ProviderSettings(retry=RetrySettings(max_attempts=1)))
+        "openai": ExperimentSettings(share=0.25, settings=ProviderSettings(retry=RetrySettings(max_attempts=1)))
     },
     health=HealthSettings(interval=1.0),
 )  # fmt: skip
@@ -152,7 +152,7 @@ async def work(registry: ProviderRegistry, trouble: Trouble) -> None:
             ):
                 tasks.start_soon(often, call, trouble)
             await anyio.sleep(RELOAD_AT)
-            # registry.reload(SETTINGS.model_copy(update={"max_providers": 100}))
+            registry.reload(SETTINGS.model_copy(update={"max_providers": 100}))
             await anyio.sleep(END - RELOAD_AT)
             tasks.cancel_scope.cancel()
 
