@@ -55,6 +55,7 @@ from resilience.policies.throttle import Throttle as Throttle
 from resilience.provider import ResilientProvider as ResilientProvider
 from resilience.registry import ProviderRegistry as ProviderRegistry
 from resilience.registry import default_registry as default_registry
+from resilience.reloading import Reloader as Reloader
 from resilience.routing.fallback import FallbackChain as FallbackChain
 from resilience.routing.pool import Ejection as Ejection
 from resilience.routing.pool import Member as Member
@@ -81,6 +82,7 @@ from resilience.settings import StreamSettings as StreamSettings
 from resilience.settings import TelemetrySettings as TelemetrySettings
 from resilience.settings import ThrottleSettings as ThrottleSettings
 from resilience.settings import TimeoutSettings as TimeoutSettings
+from resilience.settings import profiles as profiles
 from resilience.shutdown import ShutdownReport as ShutdownReport
 from resilience.streaming.items import Items as Items
 from resilience.streaming.stream import Stream as Stream
@@ -135,6 +137,7 @@ __all__ = [
     "RateLimited",
     "Reason",
     "ReloadSettings",
+    "Reloader",
     "ResilienceError",
     "ResilientProvider",
     "RetryHandler",
@@ -159,6 +162,7 @@ __all__ = [
     "default_registry",
     "failure_of",
     "idempotency_key",
+    "profiles",
     "subscribe",
 ]
 

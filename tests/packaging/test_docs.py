@@ -30,7 +30,7 @@ from resilience.policies.cost import CostLimit
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = ("README.md", "docs/guide.md", "docs/health.md", "docs/reference.md")
+PAGES = ("README.md", "docs/configuration.md", "docs/guide.md", "docs/health.md", "docs/reference.md")
 
 # Pages with Python that another test runs.
 ELSEWHERE = {"docs/testing.md": "tests/testing/test_documentation.py"}
