@@ -238,10 +238,11 @@ class ProviderRuntime:
         admits = self.enabled and self.successor is None and not self.life.stopping
         usual = admits and not self.common.gate_was_closed and not self.chaos and self.rival is None
         passage = circuit.door if usual else None
-        # Where somebody wants to hear of each refusal, the fast path leaves them to those who tell.
-        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and not self.bus.hears_rejections
+        # Where somebody wants to know of each refusal, the fast path leaves them to those who tell.
+        asked = self.bus.hears_rejections or self.watcher is not None or self.rival is not None
+        refuses = circuit.state is CircuitState.OPEN and not circuit.rules.lenient and admits and not asked
         self.refused_because = circuit.evidence
-        self.refused_until = circuit.until if refuses and admits and self.rival is None else -math.inf
+        self.refused_until = circuit.until if refuses else -math.inf
         set_doors(
             self.lanes,
             passage,
