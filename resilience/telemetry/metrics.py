@@ -51,10 +51,8 @@ def with_metrics(exporter: MetricExporter) -> MetricExporter:
     """
     Return an exporter that sends the framework's metrics along with what *exporter* is given.
 
-    Put it into the application's own reader, and leave the instruments out::
-
-        reader = PeriodicExportingMetricReader(with_metrics(OTLPMetricExporter()))
-        instrument(meter_provider=MeterProvider([reader]), instruments=False)
+    Put it into the application's own reader, ``PeriodicExportingMetricReader(with_metrics(exporter))``, and leave the
+    instruments out: ``instrument(meter_provider=..., instruments=False)``.
 
     The points are cumulative, whatever temporality the exporter prefers for instruments.
     """

@@ -33,7 +33,10 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = ("README.md", "docs/configuration.md", "docs/guide.md", "docs/health.md", "docs/reference.md")
 
 # Pages with Python that another test runs.
-ELSEWHERE = {"docs/testing.md": "tests/testing/test_documentation.py"}
+ELSEWHERE = {
+    "docs/telemetry.md": "tests/telemetry/test_documentation.py",
+    "docs/testing.md": "tests/testing/test_documentation.py",
+}
 
 # What a page may show besides Python and settings in TOML.
 NOT_PYTHON = {"json": "answers", "sh": "commands; the CI runs those of the README", "mermaid": "a drawing"}
