@@ -215,7 +215,8 @@ def test_a_forked_child_starts_open(elsewhere: str) -> None:
         with anyio.move_on_after(0.01):
             async with anyio.create_task_group() as group:
                 group.start_soon(provider.try_execute, anyio.sleep, FOREVER)
-                await anyio.lowlevel.checkpoint()
+                while not provider.snapshot().in_flight:
+                    await anyio.lowlevel.checkpoint()
                 await registry.shutdown()
         return len(closed)
 
