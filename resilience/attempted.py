@@ -152,11 +152,11 @@ class Attempted:
         if self.watch is not None:
             self.watch.ended(end, attempts=self.attempt, failure=failure, reason=reason, error=error)
 
-    def abandoned(self) -> None:
-        """Tell that nobody waits for the call any more, if it is not over."""
+    def abandoned(self, now: float | None = None) -> None:
+        """Tell that nobody waits for the call any more, if it is not over. *now*: where there may be no clock."""
         if not self._is_over:
             self._attempt_over(End.CANCELLED, 0.0)
-            self.over(End.CANCELLED, self.runtime.clock())
+            self.over(End.CANCELLED, self.runtime.clock() if now is None else now)
 
     def _attempt_over(
         self, end: End, seconds: float, *, failure: Failure | None = None, error: BaseException | None = None

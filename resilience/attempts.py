@@ -78,7 +78,7 @@ class Attempts:
         call = self._course.call
         if call is not None:
             call.charge_back()
-            call.abandoned()
+            call.abandoned(call._began)  # there may be no loop any more, whose clock it is
             call.forget()
 
 
