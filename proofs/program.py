@@ -13,17 +13,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import httpx
 import uvicorn
-from script import CALLS_A_SECOND, END, OUTAGE, RELOAD_AT
+from script import CALLS_A_SECOND, END, OUTAGE, RELOADS
 
 from resilience import (
     BreakerSettings,
     BudgetSettings,
     BulkheadSettings,
+    ConfigurationError,
     CostSettings,
     HedgeSettings,
     ProviderRegistry,
@@ -36,6 +38,7 @@ from resilience import (
     Usage,
 )
 from resilience.health import Health
+from resilience.reloading import Reloader
 from resilience.settings import ExperimentSettings, HealthSettings
 from resilience.telemetry.prometheus import exposition
 from resilience.testing import MisbehavingProvider, Misbehaviour, serve
@@ -80,9 +83,14 @@ class Trouble:
         self.rng = random.Random(4)
 
     @property
+    def elapsed(self) -> float:
+        """How many seconds the script has been running."""
+        return time.monotonic() - self.began
+
+    @property
     def now(self) -> bool:
         """Whether it is the time of the outage."""
-        return OUTAGE[0] <= time.monotonic() - self.began < OUTAGE[1]
+        return OUTAGE[0] <= self.elapsed < OUTAGE[1]
 
     async def openai(self) -> str:
         """Hang, four times out of ten."""
@@ -125,7 +133,7 @@ async def often(call: Callable[[], Awaitable[Any]], trouble: Trouble) -> None:
             await call()
 
     async with anyio.create_task_group() as tasks:
-        while time.monotonic() - trouble.began < END:
+        while trouble.elapsed < END:
             tasks.start_soon(one)
             await anyio.sleep(1 / CALLS_A_SECOND)
         tasks.cancel_scope.cancel()
@@ -151,10 +159,24 @@ async def work(registry: ProviderRegistry, trouble: Trouble) -> None:
                 partial(provider("search").with_options(idempotent=True).execute, trouble.search),
             ):
                 tasks.start_soon(often, call, trouble)
-            await anyio.sleep(RELOAD_AT)
-            registry.reload(SETTINGS.model_copy(update={"max_providers": 100}))
-            await anyio.sleep(END - RELOAD_AT)
+            await reloads(registry, trouble)
+            await anyio.sleep(END - trouble.elapsed)
             tasks.cancel_scope.cancel()
+
+
+async def reloads(registry: ProviderRegistry, trouble: Trouble) -> None:
+    """Change the settings file: to something else, to nonsense, and back to sense."""
+    given = {name: getattr(SETTINGS, name) for name in SETTINGS.model_fields_set}
+    with TemporaryDirectory() as folder:
+        file = anyio.Path(folder, "settings.toml")
+        await file.touch()
+        async with Reloader(registry, environ={}, file=file, **given) as reloader:
+            for at, text in RELOADS:
+                await anyio.sleep(at - trouble.elapsed)
+                await file.write_text(text, encoding="utf-8")
+                with suppress(ConfigurationError):
+                    reloader.reload()
+            await anyio.sleep(END - trouble.elapsed)
 
 
 async def main(port: int) -> None:
