@@ -17,6 +17,7 @@ from resilience.health.background import Ending, Host, host
 from resilience.health.checks import Check, CheckFunction, Desk, Options, Run
 from resilience.health.components import Component, Report, aggregate
 from resilience.health.damping import Damper
+from resilience.health.metrics import announce
 from resilience.health.providers import is_critical, look_at, name_of
 from resilience.policies._waiter import Waiter
 from resilience.registry import ProviderRegistry, default_registry
@@ -38,6 +39,10 @@ _healths: WeakSet[Health] = WeakSet()
 def healths() -> tuple[Health, ...]:
     """Return every `Health` of this process."""
     return tuple(_healths)
+
+
+def _reports() -> list[Callable[[], Report]]:
+    return [health.report for health in healths()]
 
 
 @final
@@ -108,6 +113,7 @@ class Health:
         self._dampers: dict[str, Damper] = {}
         self._desk = Desk(clock, wall_clock)
         _healths.add(self)
+        announce(_reports)
 
     @property
     def registry(self) -> ProviderRegistry:
