@@ -95,9 +95,10 @@ def audit(registry: ProviderRegistry | None = None) -> tuple[SettingsReloaded | 
     return tuple(event for event in trail if isinstance(event, SettingsReloaded | SettingsRefused))
 
 
-def drifting() -> int:
-    """Return how many settings differ between what the `Reloader` objects at work read and what runs."""
-    return sum(reloader.drifted for reloader in tuple(_reloaders))
+def drifting() -> int | None:
+    """Return how many settings differ between what the reloaders at work read and what runs; None if there are none."""
+    reloaders = tuple(_reloaders)
+    return sum(reloader.drifted for reloader in reloaders) if reloaders else None
 
 
 @final

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from resilience._core.histogram import Histogram
 from resilience.events import process_bus
 from resilience.registry import ProviderRegistry, registries, when_forgotten
+from resilience.reloading import drifting
 from resilience.runtime import ProviderRuntime
 from resilience.telemetry import names
 from resilience.telemetry._events import COUNTED, EventCounts
@@ -189,6 +190,14 @@ _collectors: WeakSet[Collector] = WeakSet()
 
 collector: Final = Collector()
 """The one that reads every provider of this process."""
+
+
+def _drift() -> Readings:
+    found = drifting()
+    return () if found is None else (((), found),)
+
+
+collector.provide(names.DRIFT, _drift)
 
 
 def _start_anew_after_fork() -> None:

@@ -14,6 +14,8 @@ from resilience.events import Event, SettingsRefused, SettingsReloaded
 from resilience.registry import ProviderRegistry
 from resilience.reloading import Reloader, drifting
 from resilience.settings import Settings
+from resilience.telemetry import names
+from resilience.telemetry._collect import collector
 
 pytestmark = pytest.mark.anyio
 
@@ -203,13 +205,17 @@ async def test_errors_of_others(make: Make, file: Path, caplog: pytest.LogCaptur
 
 
 async def test_drifting(make: Make, file: Path) -> None:
-    """How far the files of all reloaders at work differ from what runs is one number, for a gauge."""
+    """How far the files of all reloaders at work differ from what runs is one number, and a metric meanwhile."""
     registry = make()
-    async with Reloader(registry, environ={}, file=file, watch=False):
-        assert drifting() == 0
+    assert drifting() is None
+    async with Reloader(registry, environ={}, file=file, watch=False) as reloader:
+        assert collector.numbers(names.DRIFT) == {(): 0}
         put(file, "max_providers = 11\nenabled = false\n")
         assert drifting() == 2
-    assert drifting() == 0
+        assert collector.numbers(names.DRIFT) == {(): 2}
+        reloader.reload()
+        assert drifting() == 0
+    assert collector.numbers(names.DRIFT) == {}
 
 
 async def test_nothing_is_left_behind(make: Make, file: Path, told: list[Event]) -> None:
