@@ -70,7 +70,11 @@ class Attempts:
         if course.call is None:
             course.call = Call(self._runtime, self._plan, self._runtime.clock())
         else:
-            await course.call.pause()
+            try:
+                await course.call.pause()
+            except BaseException:
+                course.finish()
+                raise
         return Attempt(course)
 
     def __del__(self) -> None:
