@@ -24,6 +24,7 @@ from resilience._core.words import UNSET, Reason, Usage, Verdict
 from resilience.admission import Admission
 from resilience.classify import attach
 from resilience.classify._foreign import safely
+from resilience.course import Course
 from resilience.errors import ProviderError, ResilienceError, UnacceptableResult, annotate, leave
 from resilience.failure import Delivery, Failure, FailureKind
 from resilience.guard import here, is_inside, somewhere
@@ -33,11 +34,9 @@ from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
-from resilience.process import watch_of
 from resilience.runtime import ProviderRuntime
 from resilience.settings._types import is_mapping
-from resilience.telling import Teller
-from resilience.watching import AttemptWatch, End, Watch, observed
+from resilience.watching import End, Watch
 
 _log = logging.getLogger("resilience.call")
 
@@ -53,7 +52,7 @@ _MARK = "__resilience_spent__"
 """Where an error that comes out says which provider has given up on it, in which task, and when."""
 
 
-class Attempted:
+class Attempted(Course):
     """
     The state of one call.
 
@@ -73,20 +72,12 @@ class Attempted:
         "_error",
         "_failure",
         "_first",
-        "_is_over",
         "_permit",
-        "_seen",
         "_task",
-        "_tell",
         "_way",
-        "attempt",
-        "began",
         "follow",
         "key",
         "lane",
-        "plan",
-        "runtime",
-        "watch",
     )
 
     attempt: int
@@ -108,10 +99,7 @@ class Attempted:
         lane: Lane | None = None,
         watched: bool = True,
     ) -> None:
-        self.runtime = runtime
-        self.plan = plan
-        self.began = began
-        self.attempt = attempt
+        super().__init__(runtime, plan, began, attempt=attempt, watched=watched and not attempt)
         self._task, loop = here() if lane is None else somewhere(lane)
         self.lane = lane if lane is not None else runtime.lane_for(plan, loop)
         self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
@@ -122,50 +110,10 @@ class Attempted:
         self._error: BaseException | None = None
         self._failure: Failure | None = None
         self._permit = _NO_PERMIT
-        self._tell = Teller(runtime, plan.operation)
         self.key = None  # made when it is first told
         self.follow = None  # decides in place of the retries what follows a failure
-        self.watch = None
-        self._seen: AttemptWatch | None = None
-        self._is_over = False
         if attempt:
             runtime.common.count_call()
-        elif watched and observed.watcher is not None:
-            self.watch = watch_of(runtime, plan.operation)
-
-    # -- the end ---------------------------------------------------------------------------------------------------
-
-    def over(
-        self,
-        end: End,
-        now: float,
-        *,
-        failure: Failure | None = None,
-        reason: Reason | None = None,
-        error: BaseException | None = None,
-    ) -> None:
-        """Tell that the call has come to its end. Only the first time counts."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._tell.ended(end, now - self.began, failure)
-        if self.watch is not None:
-            self.watch.ended(end, attempts=self.attempt, failure=failure, reason=reason, error=error)
-
-    def abandoned(self, now: float | None = None) -> None:
-        """Tell that nobody waits for the call any more, if it is not over. *now*: where there may be no clock."""
-        if not self._is_over:
-            self._attempt_over(End.CANCELLED, 0.0)
-            self.over(End.CANCELLED, self.runtime.clock() if now is None else now)
-
-    def _attempt_over(
-        self, end: End, seconds: float, *, failure: Failure | None = None, error: BaseException | None = None
-    ) -> None:
-        if observed.metered:
-            self.runtime.counting().attempt_took(self.plan.operation, end, seconds)
-        seen, self._seen = self._seen, None
-        if seen is not None:
-            seen.ended(end, failure=failure, error=error)
 
     # -- results ---------------------------------------------------------------------------------------------------
 
