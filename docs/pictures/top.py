@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from resilience import BreakerSettings, ProviderRegistry, ProviderSettings, ResilientProvider, Settings
+from resilience.events import CircuitChanged
 from resilience.testing import MisbehavingProvider, Misbehaviour, serve
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ async def service() -> None:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     with ExitStack() as sites, socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
+        registry.subscribe(lambda event: print(event.provider, event.after, flush=True), CircuitChanged)
         urls = {name: sites.enter_context(serve(MisbehavingProvider(how))) for name, how in PROVIDERS.items()}
         async with AsyncExitStack() as clients, anyio.create_task_group() as group:
             for name, url in urls.items():

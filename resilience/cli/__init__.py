@@ -3,12 +3,7 @@ The `resilience` command, also ``python -m resilience``.
 
 Subcommands plug in through the entry-point group ``resilience.commands``. Each entry point names a function, from
 whose signature Typer makes the arguments, or a ``typer.Typer`` with commands of its own. What the function returns is
-the exit code; None is 0::
-
-    def greet(name: Annotated[str, typer.Option(help="Whom.")] = "you") -> int:
-        "Say hello."
-
-It takes the extra ``cli``; without it the command says so.
+the exit code; None is 0. It takes the extra ``cli``; without it the command says so.
 """
 
 from __future__ import annotations

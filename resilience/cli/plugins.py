@@ -102,6 +102,8 @@ def _source(module: str) -> Path:
 def _unknown(name: str, known: Mapping[str, metadata.EntryPoint]) -> str:
     likely = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {likely[0]!r}?" if likely else ""
+    if known.keys() <= BUILT_IN.keys():  # `demo` is a plug-in that comes with us
+        hint += f" {DISTRIBUTION} itself is not installed, so there are no plug-ins: pip install {DISTRIBUTION}."
     return f"there is no command {name!r}.{hint} There is: {', '.join(sorted(known))}"
 
 

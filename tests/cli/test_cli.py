@@ -99,6 +99,14 @@ def test_an_unknown_command_is_named_with_the_likely_one(in_process: Command) ->
     assert "greet, group" in done.stderr
 
 
+def test_without_plug_ins_it_asks_for_the_installation(in_process: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run from a bare copy of the source, it says why a command that comes with it is not there."""
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [])
+    done = in_process("demo")
+    assert done.returncode == 2
+    assert "pip install resilient-providers" in done.stderr
+
+
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     "name, reason",

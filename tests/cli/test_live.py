@@ -66,24 +66,15 @@ def nobody() -> str:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[str]:
-    """A real process, which calls providers that misbehave."""
+def down() -> Iterator[str]:
+    """A real process, which calls providers that misbehave, once the circuit of the one that is down has opened."""
     command = [sys.executable, str(PICTURE), "--service"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        assert any(line.strip() == "openai open" for line in process.stdout)
+        yield url
         process.kill()
-
-
-@pytest.fixture
-def down(service: str) -> str:
-    """The same, once the circuit of its provider that is down has opened."""
-    board = Board.of([service])
-    for _ in range(600):
-        look(board)
-        if any(row.state == "open" for row in board.rows()):
-            return service
-    pytest.fail("the circuit has not opened")
 
 
 # -- a real process --------------------------------------------------------------------------------------------------

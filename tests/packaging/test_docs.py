@@ -34,6 +34,7 @@ PAGES = ("README.md", "docs/configuration.md", "docs/guide.md", "docs/health.md"
 
 # Pages with Python that another test runs.
 ELSEWHERE = {
+    "docs/commands.md": "tests/cli/test_page.py",
     "docs/telemetry.md": "tests/telemetry/test_documentation.py",
     "docs/testing.md": "tests/testing/test_documentation.py",
 }
