@@ -208,7 +208,7 @@ _INTRODUCTION: Final = (
     "# Alerts",
     "",
     "What each alert means, and what to do. This page is made by `nox -s pages` from the same source as the rules that",
-    "`resilience alerts` writes; words in italics are panels of the dashboard that `resilience dashboards` writes.",
+    "`resilience alerts` writes; words in italics are panels of [the dashboard](dashboard.md).",
     "",
     "| alert | severity | in a line |",
     "|---|---|---|",
