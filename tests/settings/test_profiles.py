@@ -184,6 +184,7 @@ def test_experiment_in_the_environment(write: Write) -> None:
         "RESILIENCE_EXPERIMENTS__MY_API__SETTINGS__OPERATIONS__EMBED__IDEMPOTENT": "true",
     }
     settings = Settings.from_environment(environ, file=file)
+    assert list(settings.experiments) == ["my-api"]
     experiment = settings.experiment("my-api")
     assert experiment is not None
     assert experiment.share == 0.25
@@ -192,6 +193,13 @@ def test_experiment_in_the_environment(write: Write) -> None:
     assert (found.retry.max_attempts, found.retry.base_delay, found.idempotent("embed")) == (2, 0.25, True)
     key = "experiments.my-api.settings.retry.max_attempts"
     assert str(settings.origin(key)) == "file x.toml"
+
+
+def test_a_provider_is_spelled_as_its_experiment(write: Write) -> None:
+    """A name that the file has among the experiments only tells how variables for the provider are meant."""
+    file = write("x.toml", "[experiments.my-api]\nshare = 0.5")
+    settings = Settings.from_environment({"RESILIENCE_PROVIDERS__MY_API__CRITICAL": "true"}, file=file)
+    assert list(settings.providers) == ["my-api"]
 
 
 def test_experiment_under_another_spelling() -> None:
