@@ -14,6 +14,7 @@ from resilience.health import Component, Health, Report, Status, healths
 from resilience.health import health as module
 from resilience.health.components import aggregate
 from resilience.health.metrics import readings
+from resilience.settings import HealthSettings
 from resilience.telemetry import names
 from resilience.telemetry._collect import collector
 
@@ -50,6 +51,19 @@ async def test_each_status_is_a_series() -> None:
     assert asked == []
     await health.refresh()
     assert told() == {"openai": "warn", "database": "pass"}
+
+
+@pytest.mark.anyio
+async def test_news_that_does_not_count_yet_is_no_alarm() -> None:
+    """What is damped in the answers is damped here, too."""
+    settings = HealthSettings(grace=30)
+    registry = ProviderRegistry(Settings(), clock=anyio.current_time)
+    health = Health(registry, settings=settings, clock=anyio.current_time)
+    registry.provider("openai").breaker.open()
+    assert collector.numbers(names.HEALTH_STATUS)[("openai", "pass")] == 1
+    await anyio.sleep(30)
+    assert collector.numbers(names.HEALTH_STATUS)[("openai", "warn")] == 1
+    assert not health.draining
 
 
 def test_a_clock_that_runs_in_its_loop_only_hides_nothing_else() -> None:
