@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from resilience.events import process_bus
+from resilience.telemetry.scope import Scope as Scope
 from resilience.telemetry.spans import TRANSITIONS, transitions
 from resilience.telemetry.spans import TransitionSpans as TransitionSpans
 from resilience.telemetry.spans import current_trace_id as current_trace_id
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resilience.telemetry._instrument import uninstrument as uninstrument
 
 __all__ = [
+    "Scope",
     "Telemetry",
     "TransitionSpans",
     "configure",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilience.telemetry import metrics, records, tracing
+from resilience.telemetry import metrics, records, scope, tracing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -35,6 +35,7 @@ def instrument(
     """
     tracing.install(tracer_provider)
     records.install(logger_provider)
+    scope.choose(tracer_provider, meter_provider)
     metrics.install(meter_provider, instruments=instruments)
 
 
@@ -42,4 +43,5 @@ def uninstrument() -> None:
     """Tell nothing any more."""
     tracing.remove()
     records.remove()
+    scope.choose(None, None)
     metrics.remove()
