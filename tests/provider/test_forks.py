@@ -31,8 +31,7 @@ STAGE = textwrap.dedent(
     from contextlib import contextmanager
 
     from resilience import *
-    from resilience import process
-from resilience import registry as registry_module
+    from resilience import registry as registry_module
 
     SCENES = {}
 
