@@ -9,10 +9,11 @@ from resilience.settings._checks import Contradiction, ordered
 from resilience.settings._tables import Table
 from resilience.settings._types import (
     Duration,
+    Host,
     LogFormat,
     LogLevel,
+    OptionalDirectory,
     OptionalPart,
-    OptionalText,
     Port,
     Positive,
     Spans,
@@ -24,7 +25,7 @@ from resilience.settings._types import (
 class HealthSettings(Table):
     """Where the health of this process is told, and how its checks run."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """The address that `resilience serve` listens on. The default is reached from this machine only."""
     port: Port = 8080
     """The port that it listens on. 0: any that is free."""
@@ -51,7 +52,7 @@ class MetricsSettings(Table):
     """Where Prometheus finds them."""
     aliases: bool = False
     """Whether the ``circuitbreaker_*`` names are served too, for alerts that exist already."""
-    directory: OptionalText = None
+    directory: OptionalDirectory = None
     """Pre-fork workers add up their metrics in this directory. None: each worker for itself."""
     interval: Positive = 5.0
     """How often a worker writes there, and how often metrics are sent over OTLP, in seconds."""

@@ -134,6 +134,7 @@ _LIMITS = {
     "less_than": ("must be less than", "lt"),
 }
 _TEXTS = {
+    "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
     "int": "must be a whole number",
     "float": "must be a number",

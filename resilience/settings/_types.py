@@ -143,6 +143,15 @@ def _jitter_word(value: object) -> object:
     return {"true": "full", "false": "none"}.get(word, word) if isinstance(word, str) else word
 
 
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        refuse("must be an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0, without a port")
+    return value
+
+
 _URL_PATH = re.compile(r"/[A-Za-z0-9_./~-]*")
 
 
@@ -178,7 +187,9 @@ Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(no_boolean)]
 UrlPath = Annotated[
     str, AfterValidator(_url_path), WithJsonSchema({"type": "string", "pattern": f"^{_URL_PATH.pattern}$"})
 ]
-OptionalText = Annotated[str | None, BeforeValidator(none_word)]
+Host = Annotated[str, AfterValidator(_host), WithJsonSchema({"type": "string", "pattern": f"^{_HOST.pattern}$"})]
+Directory = Annotated[str, Field(min_length=1)]
+OptionalDirectory = Annotated[Directory | None, BeforeValidator(none_word)]
 
 
 def no_provider(name: str) -> str:

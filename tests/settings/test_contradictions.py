@@ -12,6 +12,7 @@ from resilience.settings import (
     BudgetSettings,
     BulkheadSettings,
     GateSettings,
+    HealthSettings,
     HedgeSettings,
     OperationSettings,
     ProviderSettings,
@@ -34,6 +35,13 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
         (
             "TimeoutSettings refused: attempt = 30 (in code): must not be more than total = 20 (in code): one attempt "
             "cannot outlast the whole call"
+        ),
+    ),
+    (
+        lambda: HealthSettings(timeout=3, interval=2),
+        (
+            "HealthSettings refused: timeout = 3 (in code): must not be more than interval = 2 (in code): a check "
+            "would still run when the next one is due"
         ),
     ),
     (

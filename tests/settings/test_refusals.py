@@ -12,12 +12,18 @@ from resilience.failure import FailureKind
 from resilience.settings import (
     BreakerSettings,
     BudgetSettings,
+    ExperimentSettings,
     GateSettings,
+    HealthSettings,
+    LoggingSettings,
+    MetricsSettings,
     OperationSettings,
     ProviderSettings,
+    ReloadSettings,
     RetryRule,
     RetrySettings,
     Settings,
+    TelemetrySettings,
     TimeoutSettings,
 )
 
@@ -30,6 +36,7 @@ MILLISECONDS = "; durations are in seconds, and milliseconds are written 500ms"
 PERCENTAGE = "; it is a share, not a percentage: 50 % is 0.5"
 WITHOUT = "; write none to do without it"
 NO_LIMIT = "; write none for no limit"
+NO_HOST = "must be an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0, without a port"
 KINDS = ", ".join(FailureKind)
 
 VALUES: list[tuple[Any, str, Any, str, str]] = [
@@ -148,6 +155,22 @@ VALUES: list[tuple[Any, str, Any, str, str]] = [
     (OperationSettings, "idempotent", "si", "'si'", "must be true or false"),
     (ProviderSettings, "errors", "nativ", "'nativ'", "must be one of native, standard; did you mean 'native'?"),
     (Settings, "max_providers", 0, "0", "must be at least 1"),
+    (HealthSettings, "host", "", "''", NO_HOST),
+    (HealthSettings, "host", "localhost/health", "'localhost/health'", NO_HOST),
+    (HealthSettings, "port", 65536, "65536", "must be at most 65535"),
+    (HealthSettings, "minimum_healthy", 1, "1", "must be less than 1"),
+    (MetricsSettings, "path", "metrics", "'metrics'", "must be the path of an address, such as /metrics"),
+    (MetricsSettings, "directory", "", "''", "must not be empty"),
+    (
+        LoggingSettings,
+        "level",
+        "warn",
+        "'warn'",
+        "must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL; did you mean 'WARNING'?",
+    ),
+    (TelemetrySettings, "spans", True, "True", "must be one of off, sampled, always"),
+    (ReloadSettings, "interval", 0, "0", "must be more than 0"),
+    (ExperimentSettings, "share", 20, "20", "must be at most 1" + PERCENTAGE),
     (Settings, "providers", ["s3"], "<list>", "must be a table of settings"),
 ]
 
