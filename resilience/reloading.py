@@ -183,6 +183,8 @@ class Reloader:
             raise RuntimeError("this Reloader is at work already")
         if self._on_hangup:
             _check_signals()
+        if self._path is None and self._registry.settings.reload.watch:
+            _log.warning("reload.watch is on, and there is no file to watch", extra={"component": "settings"})
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         _reloaders.add(self)

@@ -1,10 +1,11 @@
 """
 What users write: frozen models, and where their values come from.
 
-Nothing here runs anything. A registry binds settings once; changing them means making new ones.
+Nothing here runs anything. Settings never change: changing what runs means making new ones, which a registry takes as
+a whole (`ProviderRegistry.reload`, `resilience.reloading`).
 
-`Settings.from_environment` collects them; arguments win over environment variables, those over a file, that over the
-defaults. Every setting can be written in each of these, as the same path::
+`Settings.from_environment` collects them; arguments win over environment variables, those over a file, that over a
+profile, that over the defaults. Every setting can be written in each of these, as the same path::
 
     Settings(defaults=ProviderSettings(retry=RetrySettings(max_attempts=5)))     in code
     RESILIENCE_DEFAULTS__RETRY__MAX_ATTEMPTS=5                                   for every provider

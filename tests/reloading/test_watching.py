@@ -13,7 +13,7 @@ import pytest
 from resilience.events import Event, SettingsRefused, SettingsReloaded
 from resilience.registry import ProviderRegistry
 from resilience.reloading import Reloader, drifting
-from resilience.settings import Settings
+from resilience.settings import ReloadSettings, Settings
 from resilience.telemetry import names
 from resilience.telemetry._collect import collector
 
@@ -167,6 +167,14 @@ async def test_watching_is_a_setting(make: Make, file: Path) -> None:
         await anyio.sleep(60)
         assert registry.settings.max_providers == 13
         assert not registry.settings.reload.watch
+
+
+async def test_nothing_to_watch(caplog: pytest.LogCaptureFixture) -> None:
+    """Settings that ask for a watch where there is no file do no harm, and it is said."""
+    registry = ProviderRegistry(Settings(reload=ReloadSettings(watch=True)))
+    async with Reloader(registry, environ={}):
+        await anyio.sleep(10 * LOOK)
+    assert [record.getMessage() for record in caplog.records] == ["reload.watch is on, and there is no file to watch"]
 
 
 async def test_no_second_time(make: Make, file: Path, told: list[Event]) -> None:
