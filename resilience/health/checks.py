@@ -50,6 +50,8 @@ class Desk:
 
     forks: int
     lock: AbstractContextManager[Any]
+    now: Callable[[], float]
+    wall: Callable[[], float]
 
     def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
         self.now = now
@@ -82,16 +84,25 @@ class Run:
 
     __slots__ = ("_forks", "began", "cancel", "host", "in_loop", "over", "overdue", "timeout", "waiters")
 
+    began: float
+    cancel: Callable[[], object] | None  # threads cannot be interrupted
+    host: Host
+    in_loop: bool
+    over: bool
+    overdue: bool  # it has been counted as a failure already
+    timeout: float
+    waiters: list[Waiter]
+
     def __init__(self, began: float, timeout: float, host: Host, forks: int) -> None:
         self._forks = forks
         self.began = began
         self.timeout = timeout
         self.host = host
         self.over = False
-        self.overdue = False  # it has been counted as a failure already
+        self.overdue = False
         self.in_loop = False
-        self.cancel: Callable[[], object] | None = None  # threads cannot be interrupted
-        self.waiters: list[Waiter] = []
+        self.cancel = None
+        self.waiters = []
 
     def lost(self, forks: int) -> bool:
         """Whether it will never end: its loop was closed over it, or it is our parent's."""
@@ -113,6 +124,8 @@ class Check:
     __slots__ = ("_asynchronous", "_damper", "_desk", "_func", "_started", "answer", "name", "options", "run")
 
     answer: Answer | None
+    name: str
+    options: Options
     run: Run | None
 
     def __init__(self, name: str, func: CheckFunction, options: Options, desk: Desk) -> None:
