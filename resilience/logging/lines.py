@@ -235,30 +235,30 @@ def _alarm(event: CircuitChanged) -> int:
 def _circuit_changed(event: CircuitChanged) -> Line:
     return Line(
         "[CIRCUIT] %s: %s -> %s (%s)",
-        (event.provider, event.before, event.after, event.figures or _words(event.reason)),
+        (_name(event), event.before, event.after, event.figures or _words(event.reason)),
         {"delay": event.retry_after, "reason": event.reason},
     )
 
 
 def _probe_lost(event: ProbeLost) -> Line:
-    return Line("[CIRCUIT] %s: a probe did not come back, its slot is free again", (event.provider,))
+    return Line("[CIRCUIT] %s: a probe did not come back, its slot is free again", (_name(event),))
 
 
 def _gate_closed(event: GateClosed) -> Line:
     why = "asked by the provider" if event.hinted else "a growing pause: the provider named no time"
     text = "[GATE] %s: closed for %.1f s (%s)"
-    return Line(text, (event.provider, event.seconds, why), {"delay": event.seconds})
+    return Line(text, (_name(event), event.seconds, why), {"delay": event.seconds})
 
 
 def _limit_changed(event: ConcurrencyLimitChanged) -> Line:
     text = "[LIMIT] %s: %d -> %s at once (%s)"
-    args = (event.provider, event.before, many(event.after, "attempt"), _words(event.reason))
+    args = (_name(event), event.before, many(event.after, "attempt"), _words(event.reason))
     return Line(text, args, {"reason": event.reason})
 
 
 def _rate_tightened(event: RateLimitTightened) -> Line:
     text = "[LIMIT] %s: %g left of %s, full again in %.1f s (told by the provider)"
-    return Line(text, (event.provider, event.remaining, event.window, event.reset), {"delay": event.reset})
+    return Line(text, (_name(event), event.remaining, event.window, event.reset), {"delay": event.reset})
 
 
 def _fell_back(event: FellBack) -> Line:
@@ -309,7 +309,11 @@ def _loss(event: ShutdownEnded) -> int:
 
 
 def _where(event: Event) -> str:
-    return f"{event.operation or 'a call'} to {event.provider}"
+    return f"{event.operation or 'a call'} to {_name(event)}"
+
+
+def _name(event: Event) -> str:
+    return f"{event.provider} ({event.variant})" if event.variant else event.provider
 
 
 def _words(reason: str) -> str:

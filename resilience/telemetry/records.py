@@ -44,7 +44,7 @@ from resilience.failure import Failure
 from resilience.logging.lines import DEBUG_EVENTS, EVENTS, level_of, sentence
 from resilience.telemetry import names
 from resilience.telemetry._version import version
-from resilience.telemetry.spans import nanoseconds, told_changes
+from resilience.telemetry.spans import nanoseconds, told_changes, where
 
 _Value: TypeAlias = str | bool | int | float | Sequence[str]
 
@@ -170,8 +170,7 @@ class Records:
 
 
 def _attributes(event: Event, facts: Mapping[str, str]) -> dict[str, _Value]:
-    known = {names.PROVIDER: event.provider, names.OPERATION: event.operation}
-    attributes: dict[str, _Value] = {name: value for name, value in known.items() if value}
+    attributes: dict[str, _Value] = where(event)
     for fact, name in facts.items():
         value = getattr(event, fact)
         if value is not None:

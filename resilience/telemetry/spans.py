@@ -99,7 +99,7 @@ def nanoseconds(time: float) -> int:
 
 
 def _circuit_changed(event: CircuitChanged) -> _Attributes:
-    attributes = _where(event)
+    attributes = where(event)
     attributes |= {
         names.FROM: event.before.value,
         names.TO: event.after.value,
@@ -112,7 +112,7 @@ def _circuit_changed(event: CircuitChanged) -> _Attributes:
 
 
 def _gate_closed(event: GateClosed) -> _Attributes:
-    return {**_where(event), names.SECONDS: event.seconds, names.HINTED: event.hinted}
+    return {**where(event), names.SECONDS: event.seconds, names.HINTED: event.hinted}
 
 
 def _settings_reloaded(event: SettingsReloaded) -> _Attributes:
@@ -128,8 +128,9 @@ def told_changes(event: SettingsReloaded) -> Sequence[str]:
     return [str(change) for change in event.changes[:MOST_CHANGES]]
 
 
-def _where(event: Event) -> _Attributes:
-    known = {names.PROVIDER: event.provider, names.OPERATION: event.operation}
+def where(event: Event) -> _Attributes:
+    """Return whose *event* is, as attributes."""
+    known = {names.PROVIDER: event.provider, names.OPERATION: event.operation, names.VARIANT: event.variant}
     return {name: value for name, value in known.items() if value}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -96,6 +97,16 @@ def failed(failure: Failure, reason: Reason, error: BaseException | None = None,
 
 CASES: list[tuple[Event, str, str]] = [
     (retry(), "INFO", "[RETRY] attempt 2/3 of upload to s3 in 0.84 s (server_error)"),
+    (
+        dataclasses.replace(retry(), variant="b"),
+        "INFO",
+        "[RETRY] attempt 2/3 of upload to s3 (b) in 0.84 s (server_error)",
+    ),
+    (
+        dataclasses.replace(change(CLOSED, OPEN, "5 failures in a row"), variant="b"),
+        "WARNING",
+        "[CIRCUIT] openai (b): closed -> open (5 failures in a row)",
+    ),
     (retry(""), "INFO", "[RETRY] attempt 2/3 of a call to s3 in 0.84 s (server_error)"),
     (
         change(CLOSED, OPEN, "5 failures in a row"),
