@@ -212,12 +212,16 @@ def test_changes_lead_from_the_one_to_the_other(one: dict[str, Any], other: dict
     """What was in force before, with the changes made, is what is in force after; and every change is one."""
     before, after = Settings.model_validate(one), Settings.model_validate(other)
     found = changes(before, after)
-    start = {key: value for key, value, _ in before.effective()}
-    end = {key: value for key, value, _ in after.effective()}
+    names = {*before.providers, *after.providers}
+    start, end = (
+        {key: value for of in (None, *names) for key, value, _ in tree.effective(of)} for tree in (before, after)
+    )
     changed = start | {change.key: change.after for change in found}
     assert all(change.before != change.after for change in found)
     assert all(start.get(change.key, change.before) == change.before for change in found)
+    # What only the one has: rules for kinds, operations, experiments. What there is not holds nothing.
     assert {key: changed[key] for key in end if key in changed} == {key: end[key] for key in end if key in changed}
+    assert all(key in changed for key in end if not {"per_kind", "operations", "experiments"} & set(key.split(".")))
     assert changes(before, before) == ()
     backwards = {change.key: (change.after, change.before) for change in changes(after, before)}
     assert backwards == {change.key: (change.before, change.after) for change in found}
