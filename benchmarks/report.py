@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "httpx",
     "hyx",
     "interlock-cb",
+    "opentelemetry-sdk",
     "purgatory",
     "pyresilience",
     "redress",

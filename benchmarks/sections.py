@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-from benchmarks import crowd, hedging, streams, transport
+from benchmarks import crowd, hedging, streams, telemetry, transport
 from benchmarks.check import Check
 
 
@@ -49,6 +49,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "streams": Part(streams.measure, streams.ROUNDS, streams.ROUNDS // 4),
     "transport": Part(transport.measure, transport.PAIRS, transport.QUICK_PAIRS),
     "hedging": Part(hedging.measure, hedging.CALLS, hedging.CALLS, steady=True),
+    "telemetry": Part(telemetry.measure, telemetry.ROUNDS, telemetry.QUICK_ROUNDS),
     "crowd": Part(crowd.measure, crowd.ROUNDS, crowd.QUICK_ROUNDS),
 }
 
