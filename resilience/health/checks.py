@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, NamedTuple, TypeAlias, cast, final
@@ -42,23 +42,29 @@ class Desk:
     What the checks of one `Health` share.
 
     Args:
-        now: A monotonic clock.
+        clock: A monotonic clock.
         wall: Seconds since the Unix epoch.
     """
 
-    __slots__ = ("__weakref__", "forks", "lock", "now", "wall")
+    __slots__ = ("__weakref__", "_clock", "_seen", "forks", "lock", "wall")
 
     forks: int
     lock: AbstractContextManager[Any]
-    now: Callable[[], float]
     wall: Callable[[], float]
 
-    def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
-        self.now = now
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen = 0.0
         self.wall = wall
         self.forks = 0
         self.lock = threading.RLock()
         survives(self)
+
+    def now(self) -> float:
+        """Return the time. Where the clock does not run, as that of a loop in a thread, the one that was seen last."""
+        with suppress(RuntimeError):
+            self._seen = self._clock()
+        return self._seen
 
     def start_anew(self) -> None:
         """Nothing that the parent was running is running here."""

@@ -462,6 +462,15 @@ async def test_a_function_that_blocks_runs_in_a_thread(threaded: Health) -> None
 
 
 @pytest.mark.real_time
+async def test_a_thread_answers_under_a_clock_of_the_loop() -> None:
+    """`anyio.current_time`, which tests use, is no clock in a thread."""
+    health = Health(ProviderRegistry(Settings()), clock=anyio.current_time)
+    health.add("disk", lambda: "fine")
+    assert (await known(health)).output == "fine"
+    assert (await only(health)).status is PASS
+
+
+@pytest.mark.real_time
 async def test_a_function_that_hangs_is_started_once(threaded: Health, clock: list[float]) -> None:
     """However long it hangs there is one thread; when it ends at last, the check is itself again."""
     release, asked = threading.Event(), []

@@ -68,11 +68,18 @@ async def test_news_that_does_not_count_yet_is_no_alarm() -> None:
 
 def test_a_clock_that_runs_in_its_loop_only_hides_nothing_else() -> None:
     """Metrics are collected from any thread."""
-    in_loop = Health(ProviderRegistry(Settings()), clock=anyio.current_time)
-    other = Health(ProviderRegistry(Settings()))
-    for health in (in_loop, other):
+
+    async def make() -> Health:
+        health = Health(ProviderRegistry(Settings(), clock=anyio.current_time), clock=anyio.current_time)
         health.registry.provider("openai")
-    assert collector.numbers(names.HEALTH_STATUS)[("openai", "pass")] == 1
+        return health
+
+    other = Health(ProviderRegistry(Settings()))
+    other.registry.provider("s3")
+    in_loop = anyio.run(make)
+    with pytest.raises(RuntimeError):
+        in_loop.report()
+    assert {name for name, _ in collector.numbers(names.HEALTH_STATUS)} == {"s3"}
 
 
 def test_the_number_of_series_is_bounded() -> None:
