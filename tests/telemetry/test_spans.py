@@ -15,7 +15,17 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 
 from resilience._core.states import CircuitState
 from resilience.errors import Reason
-from resilience.events import CallWasRejected, CircuitChanged, Event, EventBus, ProbeLost
+from resilience.events import (
+    CallWasRejected,
+    CircuitChanged,
+    Event,
+    EventBus,
+    GateClosed,
+    ProbeLost,
+    SettingsRefused,
+    SettingsReloaded,
+)
+from resilience.settings import Change
 from resilience.telemetry import TransitionSpans, _version, current_trace_id, names
 
 OPENED = CircuitChanged(
@@ -63,6 +73,45 @@ def test_what_is_unknown_is_left_out(tracer_provider: TracerProvider, exporter: 
     TransitionSpans(tracer_provider)(CLOSED)
     [span] = exporter.get_finished_spans()
     assert not {names.OPERATION, names.RETRY_AFTER} & set(span.attributes or {})
+
+
+def test_a_gate_that_closes_is_a_span(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    """A pause that a provider asks for is a span of its own, linked to the call that was told."""
+    with tracer_provider.get_tracer("app").start_as_current_span("chat") as call:
+        TransitionSpans(tracer_provider)(GateClosed(provider="openai", time=1.5, seconds=12.0, hinted=True))
+    span, _ = exporter.get_finished_spans()
+    assert (span.name, span.parent) == ("gate.closed", None)
+    assert [link.context for link in span.links] == [call.get_span_context()]
+    assert dict(span.attributes or {}) == {
+        "resilience.provider": "openai",
+        "resilience.gate.seconds": 12.0,
+        "resilience.gate.hinted": True,
+    }
+
+
+def test_a_reload_is_a_span(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    """Settings that were taken are a span that tells from where, and what they have changed."""
+    changes = tuple(Change(f"providers.p{number}.enabled", True, False) for number in range(200))
+    TransitionSpans(tracer_provider)(SettingsReloaded(provider="", time=1.5, source="app.toml", changes=changes))
+    [span] = exporter.get_finished_spans()
+    attributes = dict(span.attributes or {})
+    told = attributes.pop("resilience.settings.changes")
+    assert isinstance(told, tuple)
+    assert (len(told), told[0]) == (100, "providers.p0.enabled: true -> false")
+    assert (span.name, attributes) == ("settings.reloaded", {"resilience.settings.source": "app.toml"})
+    assert span.status.status_code is StatusCode.UNSET
+
+
+def test_a_refused_reload_is_a_span(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    """Settings that make no sense are a span that is marked, and says why."""
+    problem = "retry.max_attempts=0 is too small"
+    TransitionSpans(tracer_provider)(SettingsRefused(provider="", time=1.5, source="app.toml", problem=problem))
+    [span] = exporter.get_finished_spans()
+    assert (span.name, span.status.status_code) == ("settings.refused", StatusCode.ERROR)
+    assert dict(span.attributes or {}) == {
+        "resilience.settings.source": "app.toml",
+        "resilience.settings.problem": problem,
+    }
 
 
 def test_scope(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
@@ -212,6 +261,14 @@ def test_nothing_is_recorded_without_an_sdk() -> None:
 def test_the_global_sdk_is_found() -> None:
     """The application's own SDK records each transition once, however often it is installed."""
     run(PRELUDE + SDK + "choose()\ntrip()\nassert spans() == ['circuit_breaker.transition']")
+
+
+@pytest.mark.real_time
+def test_who_was_told_gets_them_too() -> None:
+    """An SDK that is no global one gets the transitions as well, as long as it is told."""
+    run(PRELUDE + SDK.replace("trace.set_tracer_provider(provider)", "return provider")
+        + "telemetry.instrument(tracer_provider=choose())\ntrip()\nassert len(spans()) == 1\n"
+        "telemetry.uninstrument()\ntrip()\nassert len(spans()) == 1")  # fmt: skip
 
 
 @pytest.mark.real_time
