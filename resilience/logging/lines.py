@@ -288,7 +288,8 @@ def _settings_reloaded(event: SettingsReloaded) -> Line:
 
 
 def _settings_refused(event: SettingsRefused) -> Line:
-    return Line("[SETTINGS] those from %s are refused, nothing changed: %s", (event.source, event.problem))
+    problem = " ".join(event.problem.split())  # one problem to a line, where there are several
+    return Line("[SETTINGS] those from %s are refused, nothing changed: %s", (event.source, problem))
 
 
 def _shutdown_began(event: ShutdownBegan) -> Line:
