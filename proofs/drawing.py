@@ -75,7 +75,7 @@ def _panel(scene: Scene, panel: Panel, lines: Sequence[Line]) -> Iterator[str]:
     begin, end = map(across, scene.trouble)
     yield f'<rect x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{_floor() - TOP}" fill="{BAND}"/>'
     for at in range(0, int(scene.end) + 1, 10):
-        if at >= scene.start:
+        if scene.start <= at < scene.end - 1:
             yield _text(across(at), _floor() + 15, f"{at} s", f'text-anchor="middle" font-size="10" fill="{INK}99"')
     yield from (_states if panel.kind is Kind.STATES else _lines)(panel, lines, across)
 

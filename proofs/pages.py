@@ -15,8 +15,9 @@ from resilience.monitoring import runbook
 from resilience.monitoring.panels import ROWS, Kind, Row
 
 DOCS = Path(__file__).parents[1] / "docs"
-START = 4.0
+START = 6.0
 COLUMNS = 2
+CALLS = f"{CALLS_A_SECOND * 7:g}"  # s3 is called by two
 
 INTRODUCTION = f"""\
 # The dashboard
@@ -32,11 +33,11 @@ resilience alerts --output alerts.yml --runbook-url https://wiki.example/alerts 
 At its top one chooses the data source, the jobs and the providers. It asks for nothing but the metrics that
 [the telemetry](telemetry.md) has, under the names that Prometheus gives them; the [alerts](alerts.md) ask for the same.
 
-The pictures are what Prometheus had to say about a small service with seven providers, which made {CALLS_A_SECOND * 7:g} calls
-a second, in windows of {WINDOW}. In the shaded time, from {OUTAGE[0]:g} s to {OUTAGE[1]:g} s, `s3` was down (half of its
-calls went on with `backup`), four of ten attempts at `openai` hung, `webhook` answered 429 with `Retry-After`, `scanner`
-and `mailer` took many times as long (only the limit of `scanner` is enforced), `search` was slow more often, and the
-database did not answer. `openai` has an experiment: a quarter of its calls is not retried.
+The pictures are what Prometheus had to say about a small service with seven providers, which made {CALLS}
+calls a second, in windows of {WINDOW}. In the shaded time, from {OUTAGE[0]:g} s to {OUTAGE[1]:g} s, `s3` was down (half
+of its calls went on with `backup`), four of ten attempts at `openai` hung, `webhook` answered 429 with `Retry-After`,
+`scanner` and `mailer` took many times as long (only the limit of `scanner` is enforced), `search` was slow more often,
+and the database did not answer. `openai` has an experiment: a quarter of its calls is not retried.
 """
 
 

@@ -59,10 +59,10 @@ SETTINGS = Settings(
             bulkhead=BulkheadSettings(adaptive="aimd", min_limit=10),
         ),
         "scanner": ProviderSettings(
-            bulkhead=BulkheadSettings(max_concurrent=2, max_queue=2, max_wait=0.1), breaker=NEVER
+            bulkhead=BulkheadSettings(max_concurrent=4, max_queue=2, max_wait=0.1), breaker=NEVER
         ),
         "mailer": ProviderSettings(
-            bulkhead=BulkheadSettings(max_concurrent=2, max_queue=0, mode="shadow"), breaker=NEVER
+            bulkhead=BulkheadSettings(max_concurrent=4, max_queue=0, mode="shadow"), breaker=NEVER
         ),
         "search": ProviderSettings(
             hedge=HedgeSettings(enabled=True, warm_up=10, max_extra_load=0.2), retry=RetrySettings(enabled=False)
@@ -91,6 +91,10 @@ class Trouble:
     def now(self) -> bool:
         """Whether it is the time of the outage."""
         return OUTAGE[0] <= self.elapsed < OUTAGE[1]
+
+    async def until(self, at: float) -> None:
+        """Wait for a moment of the script."""
+        await anyio.sleep(max(0.0, at - self.elapsed))
 
     async def openai(self) -> str:
         """Hang, four times out of ten."""
@@ -134,7 +138,7 @@ async def often(call: Callable[[], Awaitable[Any]], trouble: Trouble) -> None:
 
     async with anyio.create_task_group() as tasks:
         for number in range(int(END * CALLS_A_SECOND)):  # at its time, however busy the machine is
-            await anyio.sleep(number / CALLS_A_SECOND - trouble.elapsed)
+            await trouble.until(number / CALLS_A_SECOND)
             tasks.start_soon(one)
         tasks.cancel_scope.cancel()
 
@@ -160,7 +164,7 @@ async def work(registry: ProviderRegistry, trouble: Trouble) -> None:
             ):
                 tasks.start_soon(often, call, trouble)
             await reloads(registry, trouble)
-            await anyio.sleep(END - trouble.elapsed)
+            await trouble.until(END)
             tasks.cancel_scope.cancel()
 
 
@@ -172,11 +176,11 @@ async def reloads(registry: ProviderRegistry, trouble: Trouble) -> None:
         await file.touch()
         async with Reloader(registry, environ={}, file=file, **given) as reloader:
             for at, text in RELOADS:
-                await anyio.sleep(at - trouble.elapsed)
+                await trouble.until(at)
                 await file.write_text(text, encoding="utf-8")
                 with suppress(ConfigurationError):
                     reloader.reload()
-            await anyio.sleep(END - trouble.elapsed)
+            await trouble.until(END)
 
 
 async def main(port: int) -> None:

@@ -56,7 +56,7 @@ def test_every_query_notices_the_outage(seen: Watched, query: str) -> None:
 
 
 def shown_in_the_outage_only(
-    seen: Watched, title: str, *, calm: float = 0.0, least: float = 1.0, **labels: str
+    seen: Watched, title: str, *, calm: float = 0.3, least: float = 1.0, **labels: str
 ) -> None:
     """Check that a panel shows at least *least* in the outage, and at most *calm* before and after."""
     healthy, outage, recovered = asked(seen, title, **labels)
@@ -121,8 +121,8 @@ def test_durations_are_told(seen: Watched) -> None:
 def test_limits_are_told(seen: Watched) -> None:
     """A closed gate, a spent budget and a full bulkhead show, and pass."""
     shown_in_the_outage_only(seen, "Gate closed for", provider="webhook")
-    shown_in_the_outage_only(seen, "Limiters: in use, and the limit", provider="scanner", calm=1.5, least=2)
-    assert asked(seen, "Limiters: in use, and the limit", 1, provider="scanner") == (2, 2, 2)
+    shown_in_the_outage_only(seen, "Limiters: in use, and the limit", provider="scanner", calm=3, least=4)
+    assert asked(seen, "Limiters: in use, and the limit", 1, provider="scanner") == (4, 4, 4)
     healthy, outage, recovered = asked(seen, "Retries that the budget allows", provider="openai")
     assert outage < min(healthy, recovered)
 
