@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from pydantic import SecretBytes, SecretStr
-from pydantic.fields import FieldInfo
-
 from resilience.settings._checks import Path
 from resilience.settings._layers import laid, layers, origin
 from resilience.settings._models import OperationSettings, ProviderSettings, RetryRule, with_operation
@@ -18,6 +15,8 @@ from resilience.settings._tables import Table
 from resilience.settings._types import is_mapping
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from resilience.settings._root import Settings
 
 MASK: Final = "**********"
@@ -151,8 +150,15 @@ def walked(value: object, path: Path, field: FieldInfo | None = None) -> Iterato
             yield from walked(below, (*path, str(name)), field)
     elif not is_mapping(value):
         marks: object = field.json_schema_extra if field is not None else None
-        yield path, SecretStr(str(value)) if is_mapping(marks) and marks.get("writeOnly") else value
+        yield path, _secret(value) if is_mapping(marks) and marks.get("writeOnly") else value
+
+
+def _secret(value: object) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(str(value))
 
 
 def _shown(value: object) -> object:
-    return MASK if isinstance(value, SecretStr | SecretBytes) else value
+    # By what it can do: importing the types takes as long as all the rest of the settings.
+    return MASK if hasattr(value, "get_secret_value") else value
