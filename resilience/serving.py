@@ -24,8 +24,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final, final
@@ -201,6 +201,7 @@ async def serving(
 def serve(
     source: ProviderRegistry | Settings | None = None,
     *,
+    work: Callable[[], Awaitable[object]] | None = None,
     host: str | None = None,
     port: int | None = None,
     reloader: Reloader | None = None,
@@ -211,6 +212,7 @@ def serve(
 
     Args:
         source: A registry, or the settings of a new one. Default: the registry of this process.
+        work: The program whose health it is; with its end all ends. Default: nothing, only a signal ends it.
         host: Where to listen. Default: ``health.host`` of the settings.
         port: Where to listen, 0 for any port that is free. Default: ``health.port``.
         reloader: What reads the settings anew. Default: one that reads what the environment says; for a *source* that
@@ -229,24 +231,27 @@ def serve(
     if registry is None:
         registry = default_registry()
         reloader = reloader or Reloader(registry, on_hangup=hasattr(signal, "SIGHUP"))
-    return asyncio.run(_serve(registry, host, port, reloader, tell or partial(print, flush=True)))
+    return asyncio.run(_serve(registry, work, host, port, reloader, tell or partial(print, flush=True)))
 
 
 async def _serve(
     registry: ProviderRegistry,
+    work: Callable[[], Awaitable[object]] | None,
     host: str | None,
     port: int | None,
     reloader: Reloader | None,
     tell: Callable[[str], object],
 ) -> int:
     with _told(registry.settings):
-        try:
-            async with serving(registry, host=host, port=port) as server, reloader or contextlib.nullcontext():
-                tell(f"resilience: health and metrics of process {os.getpid()} on {server.url}")
-                await server.wait()
-        except OSError as error:
-            _log.error("cannot listen: %s", error, extra={"component": "serve"})
-            return BAD_NEWS
+        async with AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(serving(registry, host=host, port=port))
+            except OSError as error:
+                _log.error("cannot listen: %s", error, extra={"component": "serve"})
+                return BAD_NEWS
+            await stack.enter_async_context(reloader or contextlib.nullcontext())
+            tell(f"resilience: health and metrics of process {os.getpid()} on {server.url}")
+            await (work() if work is not None else server.wait())
     return CLEAN if server.report is not None and server.report.clean else BAD_NEWS
 
 

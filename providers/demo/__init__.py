@@ -27,7 +27,7 @@ def command(
     ] = False,
 ) -> int:
     """
-    Upload to a misbehaving provider, unprotected and protected, and compare.
+    Upload to a misbehaving provider, and compare.
 
     Start a real HTTP upload provider on loopback that misbehaves on purpose (slow answers, errors, resets, a rate
     limit with Retry-After, a full outage), upload files to it unprotected and then through ResilientProvider.execute,

@@ -33,7 +33,7 @@ def explain(
     json: options.AsJson = False,
 ) -> int:
     """
-    Explain how a provider is, why, since when, and what is done about it.
+    Explain how a provider is, why, and what is done about it.
 
     A running process is asked over its health address. Exit code 1: it would refuse a call now. If no process answers,
     or it knows no such provider, the exit code is 3, and you are told what the settings say.

@@ -28,6 +28,7 @@ _MODULES: Final = {
     "dashboards": "monitoring",
     "explain": "explain",
     "schema": "show",
+    "serve": "serve",
     "show": "show",
     "top": "top",
 }

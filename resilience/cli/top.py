@@ -32,10 +32,11 @@ def top(
     json: options.AsJson = False,
 ) -> int:
     """
-    Watch every provider of a running process, the most troubled first.
+    Watch every provider of running processes.
 
-    Calls, retries and rejections are counted per second; so --once and --json look twice, a second apart. Processes
-    that go away are waited for. End it with Ctrl-C. With --once: exit code 3 if a process does not answer.
+    The most troubled come first. Calls, retries and rejections are counted per second; so --once and --json look
+    twice, a second apart. Processes that go away are waited for. End it with Ctrl-C. With --once: exit code 3 if a
+    process does not answer.
     """
     board = Board.of(list(dict.fromkeys(url or [address(Settings.from_environment().health)])))
     screen = console()

@@ -23,6 +23,9 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         if name.startswith(("RESILIENCE_", "RETRY_", "CIRCUIT_BREAKER_", "_TYPER")):
             monkeypatch.delenv(name)
 
+    for name in ("RESILIENCE_CONFIG", "RESILIENCE_ENV"):  # set by commands, for all who read settings after them
+        monkeypatch.setenv(name, "")
+
     def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         texts = [str(argument) for argument in arguments]
         capsys.readouterr()

@@ -125,6 +125,14 @@ def test_a_command_that_cannot_be_loaded_says_why(in_process: Command, name: str
     assert in_process("quiet").returncode == 0
 
 
+def test_nobody_replaces_a_command_of_ours(in_process: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in of the same name is not taken."""
+    entry = metadata.EntryPoint("schema", "nowhere_at_all:command", "resilience.commands")
+    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [entry])
+    assert in_process("schema").returncode == 0
+    assert "nowhere_at_all" not in in_process("--help").stdout
+
+
 @pytest.mark.usefixtures("installed")
 def test_an_interrupt_is_no_traceback(in_process: Command) -> None:
     """Ctrl-C ends a command with the customary exit code."""

@@ -183,6 +183,8 @@ def test_a_process_that_went_away_and_came_back() -> None:
     lines = picture(found, 80)
     assert lines[0] == f"● 127.0.0.1:8080  no answer since {drawing.clock(NOW - 65)} (1m): connection refused"
     assert lines[2].split()[:3] == ["s3", "closed", "-"]
+    (row,) = found.rows()
+    assert (row.fresh, row.calls, row.retries, row.rejected) == (False, None, None, None)
     process.answered(document({"s3": entry(succeeded=9)}, time=NOW + 9))
     (row,) = found.rows()
     assert row.fresh
