@@ -238,3 +238,14 @@ def test_commands_complete(resilience_command: Command) -> None:
     """What was begun is completed with the commands that begin so."""
     done = resilience_command(_RESILIENCE_COMPLETE="complete_bash", COMP_WORDS="resilience de", COMP_CWORD="1")
     assert done.stdout.split() == ["demo"]
+
+
+def test_names_of_providers_complete(resilience_command: Command) -> None:
+    """Where a provider is asked for, those of the settings are offered; refused settings offer none, and no error."""
+    asked = {"_RESILIENCE_COMPLETE": "complete_bash", "COMP_WORDS": "resilience explain op", "COMP_CWORD": "2"}
+    done = resilience_command(
+        **asked, RESILIENCE_PROVIDERS__OPENAI__ENABLED="true", RESILIENCE_PROVIDERS__S3__ENABLED="1"
+    )
+    assert done.stdout.split() == ["openai"]
+    refused = resilience_command(**asked, RESILIENCE_NONSENSE="1")
+    assert (refused.stdout.strip(), refused.stderr) == ("", "")

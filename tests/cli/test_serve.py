@@ -93,13 +93,13 @@ def test_alone_it_serves_until_a_signal_comes(tmp_path: Path) -> None:
 
 def test_when_the_program_ends_all_ends(program: Path) -> None:
     """A program that has done its work is no failure."""
-    with served("shop:short", folder=program) as (process, _):
+    with served("shop:short", folder=program, RESILIENCE_METRICS__ENABLED="false") as (process, _):
         assert process.wait(30) == 0
 
 
 def test_an_error_of_the_program_is_its_own(program: Path) -> None:
     """It comes out as it is, and is not taken for trouble with the address."""
-    with served("shop:failing", folder=program) as (process, _):
+    with served("shop:failing", folder=program, RESILIENCE_METRICS__ENABLED="false") as (process, _):
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 1
         assert "ConnectionError: the program's own" in errors
