@@ -99,6 +99,12 @@ class Common:
             twin._circle = self._circle = (*twin._circle, self)
         self.start_anew()
 
+    def leave_circle(self) -> None:
+        """Go by the other arm's gate no longer: nobody is left here who does."""
+        circle = tuple(common for common in self._circle if common is not self)
+        for common in circle:
+            common._circle = circle
+
     @property
     def is_second(self) -> bool:
         """Whether it goes by another's gate and lock."""

@@ -40,12 +40,6 @@ def pair(usual: ProviderRuntime, rival: ProviderRuntime, settings: ProviderSetti
     usual.take_turns_with(rival, share)
 
 
-def part(usual: ProviderRuntime, rival: ProviderRuntime) -> None:
-    """Let *usual* make all calls again; those under way in its *rival* end there."""
-    usual.take_turns_with(None, 0.0)
-    rival.retire(lambda: usual)
-
-
 def _share_rate(runtime: ProviderRuntime, other: ProviderRuntime) -> None:
     if runtime.limits is not None and other.limits is not None and other.limits.rate is not None:
         with runtime.common.lock:

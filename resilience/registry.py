@@ -25,7 +25,7 @@ from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
 from resilience.eviction import Key, is_idle, least_used
-from resilience.experiment import is_second_arm, pair, part, second_arm_of
+from resilience.experiment import is_second_arm, pair, second_arm_of
 from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
 from resilience.settings import Change, Settings, ShutdownSettings, changes
@@ -160,15 +160,15 @@ class ProviderRegistry:
     def _pair(self, key: Key, runtime: ProviderRuntime) -> None:
         """Give *runtime* the other arm that the settings ask for, or take it away. Called under the lock."""
         name, rival_key = name_in(key), second_arm_of(key)
+        common_name = f"{name} b"
         experiment, settings = self.settings.experiment(name), self.settings.alternative(name)
         rival = self.runtimes.get(rival_key)
         if experiment is None or settings is None or not experiment.share:
             if rival is not None:
-                del self.runtimes[rival_key]
-                part(runtime, rival)
+                runtime.take_turns_with(None, 0.0)  # calls under way in the other arm end there
+                self._forget(rival_key, common_name, lambda: runtime)
             return
         if rival is None:
-            common_name = f"{name} b"
             common = self._commons.get(common_name)
             if common is None:
                 common = self._commons[common_name] = Common(settings, self._tools, twin=runtime.common)
@@ -303,7 +303,7 @@ class ProviderRegistry:
         runtime = self.runtimes.pop(key)
         runtime.retire(successor)
         if not runtime.common.members:
-            del self._commons[name]
+            self._commons.pop(name).leave_circle()
         for told in tuple(_told_of_the_forgotten):
             told(runtime)
 

@@ -140,6 +140,21 @@ async def test_an_experiment_begins_and_ends_by_reload(world) -> None:
     assert provider.snapshot().succeeded == 3
 
 
+async def test_experiments_that_come_and_go_leave_nothing_behind(world) -> None:
+    """Also not in what the arms share."""
+    registry = registry_of(Settings())
+    provider = registry.provider("s3")
+    for _ in range(5):
+        registry.reload(with_experiment(0.5, other={}))
+        for _ in range(4):
+            await provider.execute(world.script("fine"))
+        registry.reload(Settings())
+    assert len(registry.runtimes) == len(registry._commons) == len(provider._runtime.common._circle) == 1
+    registry.reload(with_experiment(1.0, other={}))
+    await provider.execute(world.script("fine"))
+    assert provider.alternative.snapshot().succeeded == 1
+
+
 async def test_both_arms_are_forgotten_together(world) -> None:
     """A full registry keeps no arm whose other half is gone, and begins both anew."""
     settings = with_experiment(1.0, other={}).model_copy(update={"max_providers": 3})
