@@ -20,6 +20,7 @@ from resilience.batch import Batch, Progress
 from resilience.call import Call
 from resilience.coalescing import coalesced
 from resilience.errors import CircuitOpen
+from resilience.followed import followed, way_for
 from resilience.guard import late_error
 from resilience.handle import Handle
 from resilience.hedging import hedged
@@ -341,6 +342,8 @@ class ResilientProvider(Handle):
             return (await hedged(call, func, args, kwargs))[0]
         if plan.fast and call.lane.loop is not None and runtime is self._runtime:
             self._lane = call.lane  # from the next call on the fast path
+        if call.watch is not None and (period := way_for(call)) is not None:
+            return await followed(call, period, func, args, kwargs)
         return await call.run(func, args, kwargs)
 
     async def _hold_closer(
