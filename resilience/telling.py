@@ -90,8 +90,8 @@ class Teller:
 
     def timed_out(self, error: BaseException, attempt: int, duration: float) -> None:
         """Our own limit interrupted an attempt; *error* is the `CallTimeout`."""
-        self._runtime.timeouts += 1
         scope, limit = error.args[2:4]
+        self._runtime.timeouts += scope != "shutdown"  # which was not the provider's slowness
         self._runtime.bus.emit(
             AttemptTimedOut(**self._where(), attempt=attempt, scope=scope, limit=limit, duration=duration)
         )

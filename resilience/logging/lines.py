@@ -153,6 +153,9 @@ def _attempt_timed_out(event: AttemptTimedOut) -> Line:
         text = "[TIMEOUT] attempt %d of %s after %.1f s (limit %g s)"
         return Line(text, (event.attempt, _where(event), event.duration, event.limit), fields)
     text = "[TIMEOUT] %s after %.1f s in attempt %d (limit %g s in all)"
+    if event.scope == "shutdown":
+        text = "[SHUTDOWN] %s was interrupted after %.1f s in attempt %d (grace %g s)"
+        fields["kind"] = "interrupted"
     return Line(text, (_where(event), event.duration, event.attempt, event.limit), fields)
 
 

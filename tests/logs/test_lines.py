@@ -152,6 +152,11 @@ CASES: list[tuple[Event, str, str]] = [
         "[TIMEOUT] a call to s3 after 120.0 s in attempt 3 (limit 120 s in all)",
     ),
     (
+        AttemptTimedOut(provider="s3", operation="", time=0, attempt=1, scope="shutdown", limit=20, duration=31.5),
+        "WARNING",
+        "[SHUTDOWN] a call to s3 was interrupted after 31.5 s in attempt 1 (grace 20 s)",
+    ),
+    (
         AttemptOverdue(provider="s3", operation="upload", time=0, overdue=5),
         "WARNING",
         "[OVERDUE] upload to s3 goes on 5.0 s after it was interrupted: it swallows cancellation",
