@@ -154,7 +154,7 @@ def _attempt_timed_out(event: AttemptTimedOut) -> Line:
         return Line(text, (event.attempt, _where(event), event.duration, event.limit), fields)
     text = "[TIMEOUT] %s after %.1f s in attempt %d (limit %g s in all)"
     if event.scope == "shutdown":
-        text = "[SHUTDOWN] %s was interrupted after %.1f s in attempt %d (grace %g s)"
+        text = "[TIMEOUT] %s after %.1f s in attempt %d, by the shutdown (grace %g s)"
         fields["kind"] = "interrupted"
     return Line(text, (_where(event), event.duration, event.attempt, event.limit), fields)
 

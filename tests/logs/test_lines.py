@@ -154,7 +154,7 @@ CASES: list[tuple[Event, str, str]] = [
     (
         AttemptTimedOut(provider="s3", operation="", time=0, attempt=1, scope="shutdown", limit=20, duration=31.5),
         "WARNING",
-        "[SHUTDOWN] a call to s3 was interrupted after 31.5 s in attempt 1 (grace 20 s)",
+        "[TIMEOUT] a call to s3 after 31.5 s in attempt 1, by the shutdown (grace 20 s)",
     ),
     (
         AttemptOverdue(provider="s3", operation="upload", time=0, overdue=5),
