@@ -27,7 +27,6 @@ from resilience.hedging import hedged
 from resilience.hold import Hold, Light
 from resilience.lane import Lane, get_ident, task_of
 from resilience.outcome import Outcome
-from resilience.process import is_watched
 from resilience.registry import ProviderRegistry, key_of, known, runtime_of
 from resilience.runtime import CIRCUIT_OPEN
 from resilience.streaming.stream import Stream, Streamable
@@ -100,7 +99,7 @@ class ResilientProvider(Handle):
         period = lane.door
         if period is None and lane.passage is None:
             runtime = self._runtime
-            if (left := runtime.refused_until - runtime.clock()) > 0 and not is_watched(runtime):
+            if (left := runtime.refused_until - runtime.clock()) > 0:
                 runtime.rejected += 1
                 raise CircuitOpen(runtime.name, CIRCUIT_OPEN, left, runtime.refused_because)
             return await self._look_closer(func, args, kwargs)
@@ -146,7 +145,7 @@ class ResilientProvider(Handle):
         Never raises, but for cancellation and its like (`BaseException`). A rejection costs no raised exception.
         """
         runtime = self._runtime
-        if (left := runtime.refused_until - runtime.clock()) > 0 and not is_watched(runtime):
+        if (left := runtime.refused_until - runtime.clock()) > 0:
             runtime.rejected += 1
             return Outcome(None, None, (runtime.name, CIRCUIT_OPEN, left, runtime.refused_because))
         try:
