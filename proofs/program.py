@@ -56,7 +56,7 @@ SETTINGS = Settings(
         ),
         "openai": ProviderSettings(
             timeout=TimeoutSettings(attempt=0.4, total=3.0), breaker=NEVER,
-            bulkhead=BulkheadSettings(adaptive="aimd", min_limit=10),
+            bulkhead=BulkheadSettings(adaptive="aimd", min_limit=10), budget=BudgetSettings(ratio=0.35),
         ),
         "scanner": ProviderSettings(
             bulkhead=BulkheadSettings(max_concurrent=4, max_queue=2, max_wait=0.1), breaker=NEVER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from resilience.monitoring.rules import ALERTS, Alert
 
@@ -45,15 +45,15 @@ def _rule(alert: Alert, runbook: str) -> Json:
     }
 
 
-def _yaml(value: Any, indent: str) -> list[str]:
+def _yaml(table: Json, indent: str) -> list[str]:
     """Write tables, lists and texts, which is all there is, without a library. Quoted texts are those of JSON."""
     lines: list[str] = []
-    for key, item in value.items():
+    for key, item in table.items():
         if isinstance(item, dict):
-            lines += [f"{indent}{key}:", *_yaml(item, indent + _INDENT)]
+            lines += [f"{indent}{key}:", *_yaml(cast(Json, item), indent + _INDENT)]
         elif isinstance(item, list):
             lines.append(f"{indent}{key}:")
-            for one in item:
+            for one in cast(list[Json], item):
                 first, *rest = _yaml(one, indent + _INDENT * 2)
                 lines += [f"{indent}{_INDENT}- {first.strip()}", *rest]
         else:

@@ -143,7 +143,7 @@ def _target(query: Query, letter: str) -> Json:
 
 
 def _options(panel: Panel) -> Json:
-    legend = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
+    legend: Json = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
     tooltip = {"mode": "multi", "sort": "desc"}
     if panel.kind is Kind.LINES:
         return {"legend": legend, "tooltip": tooltip}
