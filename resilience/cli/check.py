@@ -9,7 +9,7 @@ import typer
 
 from resilience.cli.doubts import doubts
 from resilience.cli.options import AsJson
-from resilience.cli.screen import say, table, tell_json
+from resilience.cli.screen import listed, say, table, tell_json
 from resilience.cli.show import jsonable
 from resilience.errors import ConfigurationError
 from resilience.settings import Settings
@@ -61,8 +61,7 @@ def _refused(file: Path, problems: list[str], *, json: bool) -> int:
         return 1
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     say(f"{file} is refused: {count}", "bold red")
-    for problem in problems:
-        say(f"  {problem}")
+    listed(problems)
     return 1
 
 

@@ -15,7 +15,7 @@ from resilience.cli import options
 from resilience.cli.ask import Document, NoAnswer, address, ask, label, providers
 from resilience.cli.board import Process, Row
 from resilience.cli.drawing import age, clock
-from resilience.cli.screen import align, complain, console, say, tell_json
+from resilience.cli.screen import align, complain, console, listed, say, tell_json
 from resilience.settings import ProviderSettings, Settings
 
 _TIMEOUT: Final = 2.0
@@ -110,8 +110,7 @@ def _from_settings(settings: ProviderSettings, provider: str, problem: str, *, j
         return _NO_ANSWER
     complain(problem)
     say(f"what the settings say about {provider} (`resilience show {provider}` has all of them):", "bold")
-    for sentence in sentences:
-        say(f"  {sentence}")
+    listed(sentences)
     return _NO_ANSWER
 
 

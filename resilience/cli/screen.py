@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +47,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequenc
     for row in rows:
         drawn.add_row(*map(Text, row))
     out.print(drawn)
+
+
+def listed(sentences: Iterable[str]) -> None:
+    """Write each of *sentences* a little to the right; what is folded in a terminal stays there."""
+    out = console()
+    for sentence in sentences:
+        if out.is_terminal:
+            out.print(Padding(Text(sentence), (0, 0, 0, 2)))
+        else:
+            say(f"  {sentence}")
 
 
 def write(text: str, output: Path | None) -> None:

@@ -74,6 +74,18 @@ def test_a_table_is_coloured_and_fits(tmp_path: Path) -> None:
     assert max(map(len, plain(seen).splitlines())) <= 60
 
 
+def test_folded_problems_stay_where_they_are(tmp_path: Path) -> None:
+    """In a narrow terminal each problem is a block of its own, to the right of what it belongs to."""
+    path = tmp_path / "bad.toml"
+    path.write_text("[defaults.retry]\nmax_attempts = 0")
+    code, seen = in_terminal("check", str(path), columns=60)
+    assert code == 1
+    lines = plain(seen).splitlines()
+    first = next(number for number, line in enumerate(lines) if "1 problem" in line) + 1
+    assert len(lines) > first + 1
+    assert all(line.startswith("  ") for line in lines[first:])
+
+
 def test_the_live_view_goes_on_until_ctrl_c() -> None:
     """While nobody answers it says so and keeps asking; Ctrl-C is the way out, and the screen is given back."""
     code, seen = in_terminal("top", "--url", "http://127.0.0.1:9", "--interval", "0.1", until=b"no answer since")
