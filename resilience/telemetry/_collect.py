@@ -22,6 +22,7 @@ from resilience.reloading import drifting
 from resilience.runtime import ProviderRuntime
 from resilience.telemetry import names
 from resilience.telemetry._events import COUNTED, EventCounts
+from resilience.telemetry._exemplars import examples
 from resilience.telemetry._gather import COUNTERS, DURATIONS, GAUGES, Readings, Values
 from resilience.telemetry.names import OTHER, Merged, Metric
 
@@ -152,6 +153,7 @@ class Collector:
         """Keep what *runtime* has counted, now that its registry forgets it, under a name that all such share."""
         with self._lock:
             self.events.forget(runtime.name)
+            examples.forget(runtime.name)
             for metric, gather in COUNTERS.items():
                 numbers = self._remains.setdefault(metric, {})
                 for its, number in gather(runtime):
@@ -203,6 +205,7 @@ collector.provide(names.DRIFT, _drift)
 def _start_anew_after_fork() -> None:
     for one in _collectors:
         one.start_anew()
+    examples.start_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,7 +16,8 @@ from resilience.telemetry import names
 from resilience.telemetry.names import BUCKETS, Metric
 from resilience.watching import observed
 
-_MOST_SERIES: Final = 2048
+_MOST_NAMES: Final = 1024
+_MOST_OF_A_NAME: Final = 128
 
 _Key: TypeAlias = tuple[Metric, tuple[str, ...]]
 
@@ -40,7 +41,7 @@ class Examples:
     def start_anew(self) -> None:
         """Forget them all."""
         self._lock = threading.Lock()
-        self._kept: dict[_Key, dict[int, Example]] = {}
+        self._kept: dict[str, dict[_Key, dict[int, Example]]] = {}  # by provider
 
     def keep(
         self,
@@ -64,23 +65,29 @@ class Examples:
             now: When it was over, in nanoseconds since the Unix epoch. Default: now.
         """
         with self._lock:
-            kept = self._kept.get((metric, values))
-            if kept is None:
-                if len(self._kept) >= _MOST_SERIES:
+            of_name = self._kept.get(values[0])
+            if of_name is None:
+                if len(self._kept) >= _MOST_NAMES:
                     return
-                kept = self._kept[metric, values] = {}
+                of_name = self._kept[values[0]] = {}
+            kept = of_name.get((metric, values))
+            if kept is None:
+                if len(of_name) >= _MOST_OF_A_NAME:
+                    return
+                kept = of_name[metric, values] = {}
             moment = now if now is not None else time.time_ns()
             kept[bisect_left(BUCKETS, seconds)] = Example(seconds, moment, trace_id, span_id)
 
     def of(self, metric: Metric, values: tuple[str, ...]) -> list[Example]:
         """Return the examples of one series, those of the shortest calls first."""
         with self._lock:
-            return [example for _, example in sorted(self._kept.get((metric, values), {}).items())]
+            kept = self._kept.get(values[0], {}).get((metric, values), {})
+            return [example for _, example in sorted(kept.items())]
 
     def forget(self, provider: str) -> None:
         """Drop the examples of *provider*."""
         with self._lock:
-            self._kept = {key: kept for key, kept in self._kept.items() if key[1][0] != provider}
+            self._kept.pop(provider, None)
 
 
 examples: Final = Examples()

@@ -123,7 +123,7 @@ class Merged(StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """
     One metric.
