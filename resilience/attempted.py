@@ -99,9 +99,9 @@ class Attempted(Course):
         lane: Lane | None = None,
         watched: bool = True,
     ) -> None:
-        super().__init__(runtime, plan, began, attempt=attempt, watched=watched and not attempt)
-        self._task, loop = here() if lane is None else somewhere(lane)
+        self._task, loop = here() if lane is None else somewhere(lane)  # first: there may be no loop
         self.lane = lane if lane is not None else runtime.lane_for(plan, loop)
+        super().__init__(runtime, plan, began, attempt=attempt, watched=watched and not attempt)
         self._way = Admission(runtime, plan, self._task, loop, began + plan.total)
         self._began = began
         self._first: float | None = None  # how long it took until it was held

@@ -25,7 +25,7 @@ from resilience.guard import Guard, guard
 from resilience.lane import SLACK
 from resilience.results import dispose, judge
 from resilience.waiting import wait
-from resilience.watching import End, seen
+from resilience.watching import End
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Call(Attempted):
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    async def run(  # noqa: C901 - one frame for every kind of attempt
+    async def run(  # noqa: C901, PLR0912 - one frame for every kind of attempt
         self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, hold: bool = False
     ) -> T:
         """
@@ -55,9 +55,16 @@ class Call(Attempted):
         try:
             while True:
                 attempt = await self.enter()
+                seen = self._seen
                 try:
-                    with attempt:
-                        result = await self.reached(func, attempt)(*args, **kwargs)
+                    if seen is not None:
+                        seen.enter()
+                    try:
+                        with attempt:
+                            result = await self.reached(func, attempt)(*args, **kwargs)
+                    finally:
+                        if seen is not None:
+                            seen.leave()
                     if self.plan.options.accept is not None:
                         judge(result, self.plan.options.accept, self.runtime.name, self.plan.operation)
                 except BaseException as error:
@@ -88,8 +95,6 @@ class Call(Attempted):
             func = self.runtime.disturbed(func)
         if self.plan.tells:
             func = within(self.told(attempt), func)
-        if self._seen is not None:
-            func = seen(self._seen, func)
         return func
 
     def told(self, attempt: Guard) -> CallContext:

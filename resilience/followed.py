@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from resilience._core.states import Period, Permit
 from resilience.call import Call
 from resilience.guard import is_asyncios, late_error
-from resilience.watching import AttemptWatch, End, Watch
+from resilience.watching import End, Watch
 
 T = TypeVar("T")
 
@@ -52,11 +52,15 @@ async def followed(
     assert watch is not None  # noqa: S101
     watch.enter()
     try:
-        call.attempt, call._seen = 1, watch.attempt(1)
+        call.attempt, call._seen = 1, (seen := watch.attempt(1))
         cancelling = task.cancelling()
         lane.begin(task, call.began)
+        seen.enter()
         try:
-            result = await _seen(call._seen, func, args, kwargs)
+            try:
+                result = await func(*args, **kwargs)
+            finally:
+                seen.leave()
         except BaseException as error:
             expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
             if not _failed(call, period, error, func, expired=expired):
@@ -67,16 +71,6 @@ async def followed(
     finally:
         watch.leave()
     return await call.resume(func, args, kwargs)
-
-
-async def _seen(
-    attempt: AttemptWatch, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> T:
-    attempt.enter()
-    try:
-        return await func(*args, **kwargs)
-    finally:
-        attempt.leave()
 
 
 def _failed(call: Call, period: Period, error: BaseException, func: object, *, expired: bool) -> bool:

@@ -144,9 +144,16 @@ class _Contest(Generic[T]):
 
     async def _attempt(self, call: Call, attempt: Guard) -> T:
         alone = self._race.errors[FIRST] is not None
+        seen = call._seen
         try:
-            with attempt:
-                result = await call.reached(self._func, attempt)(*self._args, **self._kwargs)
+            if seen is not None:
+                seen.enter()
+            try:
+                with attempt:
+                    result = await call.reached(self._func, attempt)(*self._args, **self._kwargs)
+            finally:
+                if seen is not None:
+                    seen.leave()
             if call.plan.options.accept is not None:
                 judge(result, call.plan.options.accept, call.runtime.name, call.plan.operation)
         except BaseException as error:

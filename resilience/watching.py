@@ -19,14 +19,11 @@ A held attempt (a stream, a response) is left when the function has returned, an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar, final
+from typing import Final, Protocol, final
 
 from resilience._core.words import Reason
 from resilience.failure import Failure
-
-T = TypeVar("T")
 
 
 @final
@@ -112,16 +109,3 @@ class Observed:
 
 observed: Final = Observed()
 """Read by every call that looks closer. It is set by those who also tell the lanes (see `resilience.runtime`)."""
-
-
-def seen(attempt: AttemptWatch, func: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
-    """Return *func*, watched by *attempt*."""
-
-    async def watched(*args: Any, **kwargs: Any) -> T:
-        attempt.enter()
-        try:
-            return await func(*args, **kwargs)
-        finally:
-            attempt.leave()
-
-    return watched
