@@ -155,10 +155,11 @@ async def serving(
 
     ::
 
-        async with serving() as server:
-            server.health.add("queue", queue.ping)
-            while not server.stopping:
-                await handle(await queue.get())
+        from resilience.serving import serving
+
+        async with serving(port=0) as server:
+            server.health.add("database", lambda: fetch("select 1"), critical=True)
+            await fetch("whatever your program does")
 
     Args:
         registry: Whose providers. Default: the registry of this process.

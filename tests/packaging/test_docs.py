@@ -30,7 +30,14 @@ from resilience.policies.cost import CostLimit
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = ("README.md", "docs/configuration.md", "docs/guide.md", "docs/health.md", "docs/reference.md")
+PAGES = (
+    "README.md",
+    "docs/configuration.md",
+    "docs/guide.md",
+    "docs/health.md",
+    "docs/reference.md",
+    "docs/shutdown.md",
+)
 
 # Pages with Python that another test runs.
 ELSEWHERE = {
