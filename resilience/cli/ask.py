@@ -14,6 +14,8 @@ Document: TypeAlias = dict[str, Any]
 """What a process answered: JSON, in which everything may be missing."""
 
 _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - listened on, not asked
+_HEALTH: Final = "/health"
+_NOT_FOUND: Final = 404
 _LIMIT: Final = 64 * 1024 * 1024
 
 
@@ -38,7 +40,8 @@ def is_document(value: object) -> TypeGuard[Document]:
 def address(settings: HealthSettings) -> str:
     """Return where a process on this machine with these settings can be asked."""
     host = _HERE.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    path = settings.path.rstrip("/").removesuffix(_HEALTH)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{path}"
 
 
 def label(url: str) -> str:
@@ -64,8 +67,8 @@ def ask(url: str, path: str, timeout: float) -> Answer:
     Return what the process at *url* says at *path*.
 
     Args:
-        url: Where it is. A path in it is where its health was mounted.
-        path: What to ask.
+        url: Where it is. A path in it is where its health was mounted, or its ``health.path``.
+        path: What to ask, such as ``/health/providers``.
         timeout: In seconds, for each step.
 
     Raises:
@@ -77,16 +80,24 @@ def ask(url: str, path: str, timeout: float) -> Answer:
         if kind is None or not where.hostname:
             raise NoAnswer(f"{url} is no address: it must look like http://127.0.0.1:8080")
         with closing(kind(where.hostname, where.port, timeout=timeout)) as connection:
-            connection.request("GET", where.path.rstrip("/").removesuffix("/health") + quote(path))
-            answer = connection.getresponse()
-            document: object = json.loads(answer.read(_LIMIT))
+            base = where.path.rstrip("/").removesuffix(_HEALTH)
+            status, body = _got(connection, base + path)
+            if status == _NOT_FOUND:
+                status, body = _got(connection, base + path.removeprefix(_HEALTH))
+            document: object = json.loads(body)
     except (OSError, HTTPException) as error:
         raise NoAnswer(f"{label(url)} does not answer: {_why(error)}") from error
     except ValueError as error:
         raise NoAnswer(f"{label(url)} does not answer as a health address does") from error
     if not is_document(document):
         raise NoAnswer(f"{label(url)} does not answer as a health address does")
-    return Answer(answer.status, document)
+    return Answer(status, document)
+
+
+def _got(connection: HTTPConnection, path: str) -> tuple[int, bytes]:
+    connection.request("GET", quote(path))
+    answer = connection.getresponse()
+    return answer.status, answer.read(_LIMIT)
 
 
 def _why(error: Exception) -> str:

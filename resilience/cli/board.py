@@ -83,7 +83,7 @@ class Process:
     @property
     def status(self) -> str:
         """The worst of its providers' statuses; empty if nobody knows."""
-        return str((self.document or {}).get("status", ""))
+        return printable((self.document or {}).get("status") or "")
 
     def answered(self, document: Document) -> None:
         """Take what it said. Whatever it said before it went away is no measure for what it says now."""
@@ -129,16 +129,21 @@ class Board:
         return sorted(found, key=lambda row: ([-part for part in row.trouble], row.provider, row.url))
 
 
+def printable(value: object) -> str:
+    """Return the text that a process told, without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
 def _row(process: Process, name: str, entry: Document, rates: dict[str, float]) -> Row:
     snapshot = _part(entry, "snapshot")
     breaker, latency = _part(snapshot, "breaker"), _part(snapshot, "latency")
-    state = str(breaker.get("state", "?"))
+    state = printable(breaker.get("state") or "?")
     lately = _number(breaker, "calls", 0.0)
     fresh = process.lost is None
     return Row(
         url=process.url,
-        provider=name,
-        status=str(entry.get("status", "?")),
+        provider=printable(name),
+        status=printable(entry.get("status") or "?"),
         state="gated" if state == "closed" and _number(snapshot, "gate_closed_for", 0.0) > 0 else state,
         since=_known(breaker, "since"),
         calls=rates.get("calls") if fresh else None,
@@ -149,9 +154,9 @@ def _row(process: Process, name: str, entry: Document, rates: dict[str, float]) 
         p99=_known(latency, "p99"),
         failing=_number(breaker, "failed", 0.0) / lately if lately else None,
         budget=_known(snapshot, "retries_available"),
-        last=str(snapshot.get("last_reason") or ""),
+        last=printable(snapshot.get("last_reason") or ""),
         last_at=_known(snapshot, "last_at"),
-        reason=str(entry.get("reason") or ""),
+        reason=printable(entry.get("reason") or ""),
         fresh=fresh,
     )
 

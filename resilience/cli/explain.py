@@ -13,7 +13,7 @@ from rich.text import Text
 
 from resilience.cli import options
 from resilience.cli.ask import Document, NoAnswer, address, ask, label, providers
-from resilience.cli.board import Process, Row
+from resilience.cli.board import Process, Row, printable
 from resilience.cli.drawing import age, clock
 from resilience.cli.screen import align, complain, console, listed, say, tell_json
 from resilience.settings import ProviderSettings, Settings
@@ -54,7 +54,7 @@ def explain(
 def _asked(url: str, provider: str) -> Row:
     status, entry = ask(url, f"/health/providers/{provider}", _TIMEOUT)
     if status == _NOT_FOUND:
-        known = ", ".join(sorted(providers(url, _TIMEOUT)["providers"])) or "none yet"
+        known = printable(", ".join(sorted(providers(url, _TIMEOUT)["providers"])) or "none yet")
         raise NoAnswer(f"the process at {label(url)} has not called {provider!r}; it knows: {known}")
     process = Process(url)
     process.answered({"providers": {provider: entry}})

@@ -33,7 +33,7 @@ Url: TypeAlias = Annotated[
         "--url",
         "-u",
         help="The health address of a process, such as http://127.0.0.1:8080. "
-        "Default: health.host and health.port of the settings.",
+        "Default: health.host, health.port and health.path of the settings.",
     ),
 ]
 Urls: TypeAlias = Annotated[
@@ -42,7 +42,7 @@ Urls: TypeAlias = Annotated[
         "--url",
         "-u",
         help="The health address of a process, such as http://127.0.0.1:8080; may be repeated. "
-        "Default: health.host and health.port of the settings.",
+        "Default: health.host, health.port and health.path of the settings.",
     ),
 ]
 

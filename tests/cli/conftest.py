@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
+PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "top.py"
 
 Command: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -19,7 +21,7 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     """Run the command in this process, which is quicker; its output goes to a pipe."""
     from resilience.cli import main
 
-    for name in os.environ:
+    for name in list(os.environ):
         if name.startswith(("RESILIENCE_", "RETRY_", "CIRCUIT_BREAKER_", "_TYPER")):
             monkeypatch.delenv(name)
 
@@ -52,3 +54,15 @@ def resilience_command() -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def down() -> Iterator[str]:
+    """A real process, which calls providers that misbehave, once the circuit of the one that is down has opened."""
+    command = [sys.executable, str(PICTURE), "--service"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        assert any(line.strip() == "openai open" for line in process.stdout)
+        yield url
+        process.kill()

@@ -65,18 +65,6 @@ def nobody() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.fixture(scope="module")
-def down() -> Iterator[str]:
-    """A real process, which calls providers that misbehave, once the circuit of the one that is down has opened."""
-    command = [sys.executable, str(PICTURE), "--service"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-        assert any(line.strip() == "openai open" for line in process.stdout)
-        yield url
-        process.kill()
-
-
 # -- a real process --------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +218,18 @@ def test_a_health_address_below_a_path(in_process: Command) -> None:
     with answering(answers) as url:
         for path in ("/internal", "/internal/", "/internal/health"):
             assert ask(f"{url}{path}", "/health/providers/s3", 2.0).status == 503
+
+
+@pytest.mark.parametrize("path", ["/internal/status", "/internal/health/", "/status/", "/"])
+def test_a_health_path_of_its_own(path: str) -> None:
+    """Who sets ``health.path`` need not tell the command; another process is asked by an address that ends with it."""
+    settings = HealthSettings(path=path)
+    answers = {f"{path.rstrip('/')}/providers": (200, {"status": "warn", "providers": {"s3": ENTRY}})}
+    with answering(answers) as url:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        own = address(settings.model_copy(update={"host": host, "port": int(port)}))
+        assert list(providers(own, 2.0)["providers"]) == ["s3"]
+        assert list(providers(url + path, 2.0)["providers"]) == ["s3"]
 
 
 def test_a_process_that_goes_away_is_waited_for() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
-from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+
+pty, termios, fcntl = map(pytest.importorskip, ("pty", "termios", "fcntl"))
 
 pytestmark = pytest.mark.real_time
 
@@ -24,7 +23,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def in_terminal(*arguments: str, columns: int = 80, until: bytes = b"") -> tuple[int, str]:
     """Run the command in a terminal; *until* is answered with Ctrl-C. Returns the exit code and what was seen."""
     master, slave = pty.openpty()
-    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     variables = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "resilience", *arguments],
@@ -93,3 +92,13 @@ def test_the_live_view_goes_on_until_ctrl_c() -> None:
     assert "\x1b[?1049h" in seen  # a screen of its own
     assert "\x1b[?1049l" in seen
     assert "Traceback" not in seen
+
+
+def test_the_live_view_of_a_real_process(down: str) -> None:
+    """At 80 columns, the provider that is down is on top, and below the table it is said why."""
+    code, seen = in_terminal("top", "--url", down, "--interval", "0.1", until=b"(since ")
+    assert code == 0
+    lines = [line.rstrip() for line in plain(seen).splitlines()]
+    row = next(line for line in lines if line.startswith("openai "))
+    assert row.split()[1] == "open"
+    assert "openai refuses: circuit_open" in plain(seen)

@@ -125,6 +125,13 @@ def test_what_is_missing_is_not_known(providers: dict[str, Any]) -> None:
         assert picture(board(document(providers)), width)
 
 
+def test_what_would_steer_the_terminal_is_left_out() -> None:
+    """Whoever answers at an address cannot draw on the screen of those who look."""
+    evil = entry(status="warn", reason="refuses: \x1b[2Jno\r\n", last_reason="\x1b]0;title\x07")
+    for line in picture(board(document({"s3\x1b[31m": evil})), 120):
+        assert line.isprintable()
+
+
 # -- the picture -----------------------------------------------------------------------------------------------------
 
 
