@@ -32,7 +32,7 @@ from resilience.telemetry.metrics import start, stop
 
 ROUNDS = 400
 PAIRS = 300
-QUICK_ROUNDS = 120
+QUICK_ROUNDS = 60
 CALLS = 2000
 METRICS = 1.0
 SPANS = 1.3
