@@ -185,6 +185,11 @@ class CountWindowMachine(RuleBasedStateMachine):
         self.window.record(failed=failed, slow=slow)
         self.model.append((failed, slow))
 
+    @rule(size=st.integers(1, 7))
+    def resize(self, size: int) -> None:
+        self.window = self.window.resized(size)
+        self.model = deque(self.model, maxlen=size)
+
     @rule()
     def restart(self) -> None:
         self.window.restart()
@@ -228,6 +233,18 @@ class RowMachine(RuleBasedStateMachine):
 
 TestTimeWindow = TimeWindowMachine.TestCase
 TestTimeWindow.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+
+
+def test_what_had_died_is_not_taken_back_from_a_longer_window() -> None:
+    """It was not carried over, so there is nothing to undo, although its moment lies within the longer window."""
+    window = TimeWindow(10.0, counters=1)
+    window.turn(0.0, (0,))
+    longer = window.resized(100.0, 20.0, (3,))
+    assert longer.counts(20.0, (3,)) == (0,)
+    assert not window.take_back(20.0, 0, 0)
+    assert longer.counts(20.0, (3,)) == (0,)
+
+
 TestCountWindow = CountWindowMachine.TestCase
 TestCountWindow.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 TestRow = RowMachine.TestCase
