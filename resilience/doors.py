@@ -26,7 +26,6 @@ def set_doors(
     limits: Limits | None,
     watcher: Watcher | None,
     always: bool,
-    edition: object,
 ) -> None:
     """
     Tell every lane how it stands. Called under the lock.
@@ -38,7 +37,6 @@ def set_doors(
         limits: The provider's limits, if it has any.
         watcher: Who follows calls, if anybody does.
         always: Whether it follows all of them, recorded or not.
-        edition: Under which version of the settings calls begin now; lanes of another one see their last ones end.
     """
     admit: Admit | None = None
     if limits is not None:
@@ -47,7 +45,7 @@ def set_doors(
     if watcher is not None:
         admit = _nobody if always else partial(_unless, watcher.recording, admit or _passes)
     for lane in lanes.values():
-        lane.passage = passage if lane.edition is edition else None
+        lane.passage = passage if not lane.retired else None
         lane.door = lane.passage if admit is None else None
         if admit is not None:
             lane.admit = admit

@@ -140,6 +140,11 @@ class Handle:
             self._view = view = runtime.plan_for(view.options)
         return view
 
+    def _plan_in(self, lane: Lane) -> Plan:
+        """Return what a call in *lane* is entitled to: it ends under the settings that it began with."""
+        plan = self._plan()
+        return plan if lane.edition is plan.edition else lane.edition.plan_for(plan.options)
+
     def _plan_of(self, runtime: ProviderRuntime) -> Plan:
         """Return what a call is entitled to that *runtime* makes: this handle's, or its rival in an experiment."""
         if runtime is self._runtime:

@@ -127,7 +127,6 @@ class Lane:
         "_late",
         "_look_at",
         "_slow_due",
-        "_watcher",
         "admit",
         "clock",
         "cut",
@@ -135,11 +134,13 @@ class Lane:
         "edition",
         "entries",
         "home",
+        "host",
         "limit",
         "live",
         "loop",
         "metered",
         "passage",
+        "retired",
         "seen",
         "slow_after",
         "successes",
@@ -154,8 +155,10 @@ class Lane:
     edition: Any  # which version of the settings its attempts began under; known above
     entries: int
     home: Any  # how other threads reach a trio run; an asyncio loop is reached by itself
+    host: Any  # the watcher; known above as the provider's runtime
     limit: float
     metered: bool
+    retired: bool  # it only sees the attempts of calls that began there end
     seen: int
     slow_after: float
     successes: int
@@ -184,10 +187,11 @@ class Lane:
         self.successes = 0
         self.metered = False
         self.edition = None
+        self.retired = False
         self.seen = 0
         self._idle = None if loop is not None and min(limit, slow_after) < math.inf else True
         self.timer: TimerHandle | bool | None = self._idle  # None: the next attempt has to arm it
-        self._watcher = watcher
+        self.host = watcher
         self._late: dict[Task[Any] | Entry, float] = {}
         self._cut_off: dict[Task[Any] | Entry, float] | None = None
         self.cut = None
@@ -205,6 +209,8 @@ class Lane:
         self.entries += isinstance(key, Entry)
         if self.timer is None:
             self.arm(began)
+        if self.retired:  # while its call waited or slept: whoever looks for what is under way has to find it
+            self.host.resumed(self)
 
     def end(self, key: Task[Any] | Entry) -> bool:
         """Remove an attempt; return whether it was late."""
@@ -317,7 +323,7 @@ class Lane:
     def _report_overdue(self, now: float) -> None:
         overdue = [key for key, since in self._late.items() if now - since >= _GRACE - SLACK]
         for key in overdue:
-            self._watcher.overdue(now - self._late.pop(key))
+            self.host.overdue(now - self._late.pop(key))
 
     def _report_hanging(self, now: float) -> None:
         dues = self._slow_dues()
@@ -325,7 +331,7 @@ class Lane:
         crossing = min([due for due in dues if due > now + SLACK] + [now + self.slow_after])
         self._slow_due = max(crossing, now + self.slow_after * _SLOW_STEP)
         if hanging:
-            self._watcher.hanging(hanging, now)
+            self.host.hanging(hanging, now)
 
     def _next_due(self) -> float:
         """Return when the timer has something to do, while something is in flight."""
@@ -350,14 +356,14 @@ class Lane:
             self._find_overdue(now)
         hanging = self.count_hanging(now)
         if hanging:
-            self._watcher.hanging(hanging, now)
+            self.host.hanging(hanging, now)
 
     def _find_overdue(self, now: float) -> None:
         for key, began in list(self.live.items()):
             overdue = now - began - key.limit if isinstance(key, Entry) and began != LATE else 0.0
             if overdue >= _GRACE - SLACK:
                 self.live[key] = LATE
-                self._watcher.overdue(overdue)
+                self.host.overdue(overdue)
 
 
 @final

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from typing import TypeAlias, final
 
-from resilience.lane import Lane
+from resilience.lane import Lane, get_ident
 
 Key: TypeAlias = tuple[object, float]
 
@@ -49,17 +50,23 @@ class Lanes:
         """Let the attempts that are running end where they are, and every other find a new lane. Under the lock."""
         for lane in self.values():
             lane.door = lane.passage = None  # handles that know it look closer
-        self._old = tuple(lane for lane in self.values() if lane.live)
+            lane.retired = True
+        self._old = tuple(lane for lane in self.values() if _is_needed(lane))
         self._by_key = {}
 
+    def resume(self, lane: Lane) -> None:
+        """Know a retired lane again: a call that began there makes another attempt. Called under the lock."""
+        if lane not in self._old:
+            self._old = (*self._old, lane)
+
     @property
-    def retiring(self) -> bool:
-        """Whether there are lanes that only see their last attempts end."""
-        return bool(self._old)
+    def may_forget(self) -> bool:
+        """Whether there are old lanes whose last attempt has ended."""
+        return not all(_is_needed(lane) for lane in self._old)
 
     def forget_empty(self) -> None:
         """Forget the old lanes whose last attempt has ended. Called under the lock, with all successes taken."""
-        self._old = tuple(lane for lane in self._old if lane.live)
+        self._old = tuple(lane for lane in self._old if _is_needed(lane))
 
     def take_successes(self) -> int:
         """Return how many attempts have succeeded since this was last asked. Called under the lock."""
@@ -83,3 +90,14 @@ class Lanes:
     def count_hanging(self, now: float) -> int:
         """Return how many running attempts are slow already."""
         return sum(lane.count_hanging(now) for lane in self.values())
+
+
+def _is_needed(lane: Lane) -> bool:
+    """Whether attempts run in an old lane or, as only its own thread can tell, are just beginning or ending there."""
+    if lane.loop is None:
+        return bool(lane.live)
+    return not lane.loop.is_closed() and (bool(lane.live) or not _is_here(lane))
+
+
+def _is_here(lane: Lane) -> bool:
+    return lane.thread == get_ident() or lane.loop is _get_running_loop()

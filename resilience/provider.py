@@ -28,7 +28,7 @@ from resilience.hold import Hold, Light
 from resilience.lane import Lane, get_ident, task_of
 from resilience.outcome import Outcome
 from resilience.registry import ProviderRegistry, key_of, known, runtime_of
-from resilience.runtime import CIRCUIT_OPEN
+from resilience.runtime import CIRCUIT_OPEN, ProviderRuntime
 from resilience.streaming.stream import Stream, Streamable
 from resilience.telling import Teller
 
@@ -132,7 +132,7 @@ class ResilientProvider(Handle):
             if mark is began and lane.passage is period and now < lane.turn_at and now - began < lane.slow_after:
                 lane.successes += 1
                 if lane.metered:
-                    self._runtime.counting().swift(self._plan().operation, now - began)
+                    lane.host.counting().swift(self._plan().operation, now - began)
                 return result
             self._ended(lane, task, period, began, now, late=mark is not began)
             return result
@@ -188,7 +188,7 @@ class ResilientProvider(Handle):
         else:
             if lane.live.pop(task) is not began:
                 self._won(lane, task)
-            return Hold(result, Light(self._runtime, self._plan(), lane, period, began))
+            return Hold(result, Light(lane.host, self._plan_in(lane), lane, period, began))
         return Hold(await call.resume(func, args, kwargs, hold=True), call)
 
     def stream(self, func: Callable[P, Streamable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
@@ -366,10 +366,8 @@ class ResilientProvider(Handle):
             # Nobody's failure. There may be no running task any more: a coroutine can be closed by the collector.
             self._settle(lane, period, began, lane.clock(), Verdict.IGNORED)
             return None
-        plan = self._plan()
-        if lane.edition is not plan.edition:  # it ends under the settings that it began with
-            plan = lane.edition.plan_for(plan.options)
-        call = Call(self._runtime, plan, began, attempt=1)
+        plan = self._plan_in(lane)
+        call = Call(lane.host, plan, began, attempt=1, lane=lane)
         raised = error
         try:
             if expired:
@@ -397,8 +395,8 @@ class ResilientProvider(Handle):
         task.uncancel()
 
     def _settle(self, lane: Lane, period: Period, began: float, now: float, verdict: Verdict) -> None:
-        self._runtime.common.count_call()
-        runtime = self._runtime
+        runtime: ProviderRuntime = lane.host
+        runtime.common.count_call()
         runtime.settle(Permit(period), verdict, now, slow=now - began >= lane.slow_after)
         Teller(runtime, self._plan().operation).ended_swiftly(verdict, now - began)
         if runtime.limits is not None:

@@ -198,24 +198,35 @@ class ProviderRuntime:
     # -- lanes -----------------------------------------------------------------------------------------------------
 
     def lane_for(self, plan: Plan, loop: Any) -> Lane:
-        """Return the lane for calls under *plan* on *loop*, None for any that is not asyncio's; make it if need be."""
+        """
+        Return the lane for calls under *plan* on *loop*, None for any that is not asyncio's; make it if need be.
+
+        If the settings were read anew since *plan* was worked out, that is a lane for this call alone.
+        """
         limit = self.plan.limit if plan.own_limit else plan.limit
         slow_after = self.plan.slow_after if plan.own_limit else plan.slow_after
         key = (loop if loop is not None else get_ident(), limit)
         lane = self.lanes.get(key)
-        if lane is None or self.lanes.retiring:
+        if lane is None or lane.edition is not plan.edition or self.lanes.may_forget:
             with self.common.lock:
                 self.absorb()
                 forget_closed_loops()
                 self.lanes.forget_empty()
                 make = partial(Lane, self, loop, self.clock, limit=limit, slow_after=slow_after)
-                lane = self.lanes.add(key, make)
-                lane.edition = self.edition
+                is_old = plan.edition is not self.edition
+                lane = make() if is_old else self.lanes.add(key, make)
+                lane.edition, lane.retired = plan.edition, is_old
                 self.refresh()
         lane.thread = get_ident()  # loops can be handed from thread to thread
         if loop is None:
             lane.home = Home(None)
         return lane
+
+    def resumed(self, lane: Lane) -> None:
+        """An attempt begins in a lane that was retired: its call began before the settings were read anew."""
+        with self.common.lock:
+            self.lanes.resume(lane)
+            self.refresh()
 
     def absorb(self) -> None:
         """Add up what the lanes have counted for themselves. Called under the lock."""
@@ -250,7 +261,6 @@ class ProviderRuntime:
             limits=self.limits,
             watcher=self.watcher,
             always=self.settings.telemetry.spans == "always",
-            edition=self.edition,
         )
 
     @property

@@ -523,7 +523,7 @@ def in_lane(timeout: asyncio.Timeout, way: str, lane: str, limit: float) -> asyn
 
 def lane_of(deadline: object) -> str:
     if isinstance(deadline, Lane):
-        return f"{deadline._watcher.name} {deadline.limit}"  # type: ignore[attr-defined]
+        return f"{deadline.host.name} {deadline.limit}"
     return getattr(deadline, "lane", "alone")
 
 
