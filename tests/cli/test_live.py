@@ -161,8 +161,13 @@ def test_what_is_switched_off_is_explained(nobody: str, in_process: Command, mon
     """A provider without resilience, and one without a breaker."""
     monkeypatch.setenv("RESILIENCE_PROVIDERS__S3__ENABLED", "false")
     monkeypatch.setenv("RESILIENCE_PROVIDERS__OPENAI__BREAKER__MODE", "disabled")
+    monkeypatch.setenv("RESILIENCE_PROVIDERS__AZURE__BREAKER__MODE", "shadow")
+    monkeypatch.setenv("RESILIENCE_PROVIDERS__AZURE__CRITICAL", "true")
     assert "plain await" in in_process("explain", "s3", "--url", nobody).stdout
     assert "no circuit breaker" in in_process("explain", "openai", "--url", nobody).stdout
+    text = in_process("explain", "azure", "--url", nobody).stdout
+    assert "the breaker's mode is shadow" in text
+    assert "this process is not ready while the provider is down" in text
 
 
 def test_the_address_is_that_of_the_settings(in_process: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +178,37 @@ def test_the_address_is_that_of_the_settings(in_process: Command, monkeypatch: p
         done = in_process("explain", "s3")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].split() == ["last", "trouble", "timeout"]
+
+
+@pytest.mark.parametrize(
+    "state, failed, gate, deed",
+    [
+        ("closed", 0, 0, "calls go out"),
+        ("closed", 3, 0, "calls go out, and those that fail are retried within the budget, 7 retries are left"),
+        ("closed", 0, 9, "the provider asked for a pause: calls wait for its end if that is soon, others are refused"),
+        ("open", 9, 9, "calls are refused at once; when the time is over, the next one goes out as a probe"),
+        ("half_open", 1, 0, "single calls go out as probes, others are refused; "),
+        ("forced_open", 0, 0, "every call is refused until somebody closes or resets the circuit"),
+        ("disabled", 0, 0, "nothing: the circuit breaker is switched off"),
+    ],
+)
+def test_what_is_done_in_each_state(in_process: Command, state: str, failed: int, gate: int, deed: str) -> None:
+    """An operator who has never seen the code is told what the framework does by itself."""
+    breaker = {"state": state, "calls": 10, "failed": failed}
+    snapshot = {"breaker": breaker, "gate_closed_for": gate, "retries_available": 7.2}
+    entry = {"status": "warn", "reason": "waits", "snapshot": snapshot}
+    with answering({"/health/providers/s3": (200, entry)}) as url:
+        done = in_process("explain", "s3", "--url", url)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("what is done"))
+    assert line.removeprefix("what is done").strip().startswith(deed)
+
+
+def test_an_entry_without_figures_is_no_explanation(in_process: Command) -> None:
+    """Somebody else's answer is told as such."""
+    with answering({"/health/providers/s3": (200, {"status": "pass"})}) as url:
+        done = in_process("explain", "s3", "--url", url)
+    assert done.returncode == 3
+    assert "answers with status 200, and tells nothing about 's3'" in done.stderr
 
 
 @pytest.mark.parametrize(
