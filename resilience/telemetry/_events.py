@@ -34,7 +34,7 @@ COUNTED: Final[Mapping[type[Event], _Told]] = {
     FellBack: (names.FALLBACKS, lambda event: (cast(FellBack, event).reason,)),
     CallWouldBeRejected: (
         names.REJECTIONS,
-        lambda event: (cast(CallWouldBeRejected, event).reason.value, SHADOW, ""),
+        lambda event: (cast(CallWouldBeRejected, event).reason.value, SHADOW, event.variant),
     ),
     SettingsReloaded: (
         names.RELOADS,
@@ -45,7 +45,7 @@ COUNTED: Final[Mapping[type[Event], _Told]] = {
 
 
 def _transition(event: CircuitChanged) -> Values:
-    return event.before.value, event.after.value, event.reason
+    return event.before.value, event.after.value, event.reason, event.variant
 
 
 @final

@@ -216,7 +216,7 @@ BREAKER_STATE: Final = Metric(
 )  # fmt: skip
 TRANSITIONS: Final = Metric(
     "resilience.circuit_breaker.transitions", _COUNTER, "{transition}", "Changes of the circuit's state.",
-    (PROVIDER, FROM, TO, REASON),
+    (PROVIDER, FROM, TO, REASON, VARIANT),
 )  # fmt: skip
 FAILURE_RATE: Final = Metric(
     "resilience.circuit_breaker.failure_rate", _GAUGE, "1", "Share of the window's calls that failed.",

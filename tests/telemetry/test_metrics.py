@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any
@@ -25,6 +26,7 @@ from resilience import (
     BreakerSettings,
     BulkheadSettings,
     CostSettings,
+    ExperimentSettings,
     HedgeSettings,
     ProviderRegistry,
     ProviderSettings,
@@ -40,7 +42,7 @@ from resilience.events import GateClosed
 from resilience.process import meter_calls
 from resilience.telemetry import names, tracing
 from resilience.telemetry._collect import Collector
-from resilience.telemetry._exemplars import Examples
+from resilience.telemetry._exemplars import Examples, examples
 from resilience.telemetry._points import ExporterWithMetrics
 from resilience.telemetry._replay import spread
 from resilience.telemetry.metrics import Instruments
@@ -125,6 +127,7 @@ class Meter:
 def meter(request: pytest.FixtureRequest) -> Generator[Meter, None, None]:
     """What is measured is the same, whichever way it takes."""
     meter_calls(True)
+    examples.start_anew()
     meter = Meter(request.param)
     yield meter
     meter.collector.stop()
@@ -369,6 +372,26 @@ async def test_several_registries_are_added_up(meter: Meter) -> None:
     assert (states["closed"], states["forced_open"]) == (1, 1)
 
 
+@anywhere
+async def test_the_arms_of_an_experiment(meter: Meter) -> None:
+    """Both arms of an experiment are counted side by side, their circuits and what these did as well."""
+    other = ExperimentSettings(share=0.5, settings=ProviderSettings(breaker=BreakerSettings(failure_threshold=1)))
+    settings = Settings(defaults=ProviderSettings(retry=RetrySettings(enabled=False)), experiments={"openai": other})
+    registry = ProviderRegistry(settings, clock=anyio.current_time, rng=random.Random(1))
+    meter.registries.append(registry)
+    provider = registry.provider("openai")
+    for _ in range(40):
+        await provider.execute(work)
+    while not meter(names.TRANSITIONS):
+        assert not (await provider.try_execute(Flaky(ConnectionResetError()))).ok
+    calls = meter(names.CALLS)
+    assert calls["success,a"] + calls["success,b"] == 40
+    assert min(calls["success,a"], calls["success,b"]) > 5
+    assert meter(names.TRANSITIONS) == {"closed,open,in_a_row,b": 1}
+    states = meter(names.BREAKER_STATE)
+    assert states["closed,a"] == states["open,b"] == 1
+
+
 # -- bounds ----------------------------------------------------------------------------------------------------------
 
 
@@ -525,21 +548,21 @@ async def test_examples(meter: Meter, tracer_provider: TracerProvider) -> None:
 
 def test_one_example_for_each_bucket() -> None:
     """Each bucket keeps its last example, those of other series beside it, and there is a bound on series."""
-    examples = Examples()
+    kept = Examples()
     values = ("openai", "", "success", "")
     for trace_id, seconds in enumerate([0.003, 2.0, 0.004, 500.0]):
-        examples.keep(names.CALL_DURATION, values, seconds, trace_id=trace_id, span_id=1)
-    assert [(one.seconds, one.trace_id) for one in examples.of(names.CALL_DURATION, values)] == [
+        kept.keep(names.CALL_DURATION, values, seconds, trace_id=trace_id, span_id=1)
+    assert [(one.seconds, one.trace_id) for one in kept.of(names.CALL_DURATION, values)] == [
         (0.004, 2), (2.0, 1), (500.0, 3)
     ]  # fmt: skip
-    assert not examples.of(names.ATTEMPT_DURATION, values)
+    assert not kept.of(names.ATTEMPT_DURATION, values)
     for number in range(5000):
-        examples.keep(names.CALL_DURATION, (str(number), "", "success", ""), 1.0, trace_id=1, span_id=1)
-        examples.keep(names.CALL_DURATION, ("openai", str(number), "success", ""), 1.0, trace_id=1, span_id=1)
-    assert len(examples._kept) == 1024
-    assert len(examples._kept["openai"]) == 128
-    examples.forget("openai")
-    assert not examples.of(names.CALL_DURATION, values)
+        kept.keep(names.CALL_DURATION, (str(number), "", "success", ""), 1.0, trace_id=1, span_id=1)
+        kept.keep(names.CALL_DURATION, ("openai", str(number), "success", ""), 1.0, trace_id=1, span_id=1)
+    assert len(kept._kept) == 1024
+    assert len(kept._kept["openai"]) == 128
+    kept.forget("openai")
+    assert not kept.of(names.CALL_DURATION, values)
 
 
 @anywhere
