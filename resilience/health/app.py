@@ -9,11 +9,13 @@ Health over HTTP: an ASGI app without a framework, for any server, and to be mou
 ``/health/providers/{name}``     one of them; 503 if it fails
 ``/metrics``                     metrics as Prometheus reads them, ``?name[]=`` picks some
 ===============================  ==========================================================================
+
+``/health`` and ``/metrics`` are settings, ``health.path`` and ``metrics.path``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias, final
@@ -31,10 +33,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 HEALTH_JSON: Final = "application/health+json"
-LIVE: Final = ("/health/live", "/livez")
-READY: Final = ("/health/ready", "/readyz")
-HEALTH: Final = "/health"
-PROVIDERS: Final = "/health/providers"
+LIVE: Final = "/livez"
+READY: Final = "/readyz"
+PROVIDERS: Final = "/providers"
 
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -49,6 +50,7 @@ class _Answer(NamedTuple):
 
 
 _Responder: TypeAlias = Callable[[Scope], Awaitable[_Answer]]
+_Page: TypeAlias = Callable[["HealthApp", Scope], Awaitable[_Answer]]
 
 
 @final
@@ -97,18 +99,34 @@ class HealthApp:
             responder = self._responder(path)
             if responder is not None:
                 return await responder(scope) if scope["method"] in _METHODS else _refused()
-        known = [*_RESPONDERS, f"{PROVIDERS}/{{name}}", self._health.registry.settings.metrics.path]
-        return _not_found({"error": "there is nothing here", "paths": [*known]})
+        return _not_found({"error": "there is nothing here", "paths": [*self._known()]})
 
     def _responder(self, path: str) -> _Responder | None:
-        found = _RESPONDERS.get(path)
+        base = self._base
+        below = path[len(base) :] if path == base or path.startswith(f"{base}/") else None
+        found = _PROBES.get(path) or (None if below is None else _PAGES.get(below))
         if found is not None:
             return partial(found, self)
-        if path.startswith(f"{PROVIDERS}/"):
-            return partial(self._provider, path[len(PROVIDERS) + 1 :])
+        if below is not None and below.startswith(f"{PROVIDERS}/"):
+            return partial(self._provider, below[len(PROVIDERS) + 1 :])
         metrics = self._health.registry.settings.metrics
-        enabled = metrics.enabled if self._metrics is None else self._metrics
-        return self._exposition if enabled and path == metrics.path else None
+        return self._exposition if self._tells_metrics and path == metrics.path.rstrip("/") else None
+
+    def _known(self) -> Iterator[str]:
+        """Return every path that there is."""
+        pages = (*_PAGES, f"{PROVIDERS}/{{name}}")
+        yield from (f"{self._base}{page}" or "/" for page in pages)
+        yield from _PROBES
+        if self._tells_metrics:
+            yield self._health.registry.settings.metrics.path
+
+    @property
+    def _base(self) -> str:
+        return self._health.settings.path.rstrip("/")
+
+    @property
+    def _tells_metrics(self) -> bool:
+        return self._health.registry.settings.metrics.enabled if self._metrics is None else self._metrics
 
     async def _whole(self, _: Scope) -> _Answer:
         return await self._verdict(everything=True)
@@ -132,7 +150,9 @@ class HealthApp:
     async def _provider(self, name: str, _: Scope) -> _Answer:
         found = documents.provider(self._health, name)
         if found is None:
-            return _not_found({"error": "no provider of that name has been used here", "providers": PROVIDERS})
+            return _not_found(
+                {"error": "no provider of that name has been used here", "providers": f"{self._base}{PROVIDERS}"}
+            )
         status = HTTPStatus.SERVICE_UNAVAILABLE if found["status"] == "fail" else HTTPStatus.OK
         return _Answer(status, documents.dumped(found))
 
@@ -150,10 +170,11 @@ class HealthApp:
         return _Answer(HTTPStatus.OK, body, media_type)
 
 
-_RESPONDERS: Final[dict[str, Callable[[HealthApp, Scope], Awaitable[_Answer]]]] = {
-    HEALTH: HealthApp._whole,
-    **dict.fromkeys(LIVE, HealthApp._alive),
-    **dict.fromkeys(READY, HealthApp._ready),
+_PROBES: Final[dict[str, _Page]] = {LIVE: HealthApp._alive, READY: HealthApp._ready}
+_PAGES: Final[dict[str, _Page]] = {
+    "": HealthApp._whole,
+    "/live": HealthApp._alive,
+    "/ready": HealthApp._ready,
     PROVIDERS: HealthApp._providers,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import final
 
-from resilience.settings._checks import Contradiction, ordered
+from resilience.settings._checks import Contradiction, is_written, ordered
 from resilience.settings._tables import Table
 from resilience.settings._types import (
     Duration,
@@ -29,6 +29,8 @@ class HealthSettings(Table):
     """The address that `resilience serve` listens on. The default is reached from this machine only."""
     port: Port = 8080
     """The port that it listens on. 0: any that is free."""
+    path: UrlPath = "/health"
+    """Where the whole is told; what else there is lies below it."""
     interval: Positive = 10.0
     """A check runs at most once in this time, in seconds, however many ask."""
     timeout: Positive = 1.0
@@ -56,6 +58,22 @@ class MetricsSettings(Table):
     """Pre-fork workers add up their metrics in this directory. None: each worker for itself."""
     interval: Positive = 5.0
     """How often a worker writes there, and how often metrics are sent over OTLP, in seconds."""
+
+
+def crossed(health: HealthSettings, metrics: MetricsSettings) -> Iterator[Contradiction]:
+    """Find out whether metrics would stand where health is told."""
+    base, path = health.path.rstrip("/"), metrics.path.rstrip("/")
+    taken = {base, *(f"{base}/{page}" for page in ("live", "ready", "providers")), "/livez", "/readyz"}
+    if path not in taken and not path.startswith(f"{base}/providers/"):
+        return
+    both = [("metrics", "path"), ("health", "path")]
+    values = [metrics.path, health.path]
+    written = [is_written(metrics, ("path",)), is_written(health, ("path",))]
+    mine, other = (0, 1) if written[0] else (1, 0)
+    reason = "one of them would hide the other"
+    yield Contradiction(
+        both[mine], values[mine], "does not go with", both[other], values[other], written[other], reason
+    )
 
 
 @final

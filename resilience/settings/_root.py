@@ -24,6 +24,7 @@ from resilience.settings._operations import (
     MetricsSettings,
     ReloadSettings,
     ShutdownSettings,
+    crossed,
 )
 from resilience.settings._origins import Difference, Origin, is_there, written
 from resilience.settings._places import entry, readings, unknown_in
@@ -197,6 +198,7 @@ class Settings(Table):
     def _contradictions(self) -> Iterator[Contradiction]:
         for at, own, effective in self._scopes():
             yield from overruled(own, effective, at)
+        yield from crossed(self.health, self.metrics)
 
     def _scopes(self) -> Iterator[tuple[Path, ProviderSettings | OperationSettings, ProviderSettings]]:
         """Return every entry, and what comes out when it is laid over what it inherits."""

@@ -315,6 +315,7 @@ async def test_metrics_have_a_path_and_can_be_left_out(ask: Any, monkeypatch: py
     monkeypatch.setitem(sys.modules, "resilience.telemetry.prometheus", None)
     for metrics, given, path, expected in [
         (MetricsSettings(path="/prom"), None, "/prom", 501),
+        (MetricsSettings(path="/prom/"), None, "/prom", 501),
         (MetricsSettings(path="/prom"), None, "/metrics", 404),
         (MetricsSettings(enabled=False), None, "/metrics", 404),
         (MetricsSettings(enabled=False), True, "/metrics", 501),
@@ -322,6 +323,32 @@ async def test_metrics_have_a_path_and_can_be_left_out(ask: Any, monkeypatch: py
     ]:
         health = Health(ProviderRegistry(Settings(metrics=metrics)), settings=HealthSettings())
         assert (await ask(HealthApp(health, metrics=given), path)).status == expected
+
+
+@pytest.mark.parametrize(
+    "path, whole, below",
+    [
+        ("/internal/status", "/internal/status", "/internal/status"),
+        ("/status/", "/status", "/status"),
+        ("/", "/", ""),
+    ],
+)
+async def test_health_has_a_path_of_its_own(
+    ask: Any, make: Callable[..., Health], path: str, whole: str, below: str
+) -> None:
+    """As the settings have it; Kubernetes' own addresses and metrics stay where they are."""
+    health = make(path=path)
+    health.registry.provider("openai")
+    app = health.app()
+    assert "summary" in (await ask(app, whole)).json
+    for page in ("/live", "/ready", "/providers", "/providers/openai"):
+        assert (await ask(app, below + page)).json["status"] == "pass"
+    for page in ("/livez", "/readyz", "/metrics"):
+        assert (await ask(app, page)).status != 404
+    assert (await ask(app, below + "/providers/nobody")).json["providers"] == f"{below}/providers"
+    reply = await ask(app, "/health")
+    assert reply.status == 404
+    assert {whole, f"{below}/live", f"{below}/providers/{{name}}", "/livez", "/metrics"} < {*reply.json["paths"]}
 
 
 # -- the documentation -------------------------------------------------------------------------------------------------

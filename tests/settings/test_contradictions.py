@@ -14,6 +14,7 @@ from resilience.settings import (
     GateSettings,
     HealthSettings,
     HedgeSettings,
+    MetricsSettings,
     OperationSettings,
     ProviderSettings,
     RetrySettings,
@@ -42,6 +43,20 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
         (
             "HealthSettings refused: timeout = 3 (in code): must not be more than interval = 2 (in code): a check "
             "would still run when the next one is due"
+        ),
+    ),
+    (
+        lambda: Settings(metrics=MetricsSettings(path="/health/live")),
+        (
+            "Settings refused: metrics.path = '/health/live' (in code): does not go with health.path = '/health' "
+            "(default): one of them would hide the other"
+        ),
+    ),
+    (
+        lambda: Settings(health=HealthSettings(path="/metrics/")),
+        (
+            "Settings refused: health.path = '/metrics/' (in code): does not go with metrics.path = '/metrics' "
+            "(default): one of them would hide the other"
         ),
     ),
     (

@@ -158,6 +158,7 @@ VALUES: list[tuple[Any, str, Any, str, str]] = [
     (HealthSettings, "host", "", "''", NO_HOST),
     (HealthSettings, "host", "localhost/health", "'localhost/health'", NO_HOST),
     (HealthSettings, "port", 65536, "65536", "must be at most 65535"),
+    (HealthSettings, "path", "health", "'health'", "must be the path of an address, such as /metrics"),
     (HealthSettings, "minimum_healthy", 1, "1", "must be less than 1"),
     (MetricsSettings, "path", "metrics", "'metrics'", "must be the path of an address, such as /metrics"),
     (MetricsSettings, "directory", "", "''", "must not be empty"),
