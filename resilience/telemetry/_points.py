@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
+from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -32,11 +33,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from resilience._core.histogram import Histogram as Counted
 from resilience.telemetry import names
 from resilience.telemetry._collect import Collector, attributes_of
-from resilience.telemetry._exemplars import Example, examples
+from resilience.telemetry._exemplars import examples
 from resilience.telemetry._gather import Values
 from resilience.telemetry._version import version
 from resilience.telemetry.names import Instrument, Metric
 
+_Exemplar: Final[Any] = getattr(sdk, "Exemplar", None)  # from 1.28 on
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 _UNKNOWN: Final[Any] = None  # the smallest and the largest value: optional in the protocol, and not counted here
 
@@ -99,20 +101,25 @@ def _point(metric: Metric, values: Values, taken: Counted, *, since: int, now: i
         explicit_bounds=names.BUCKETS,
         min=_UNKNOWN,
         max=_UNKNOWN,
-        exemplars=[_exemplar(one) for one in examples.of(metric, values)],
+        **_exemplars(metric, values),
     )
 
 
-def _exemplar(example: Example) -> Any:
-    from opentelemetry.sdk.metrics import Exemplar
-
-    return Exemplar(
-        filtered_attributes={},
-        value=example.seconds,
-        time_unix_nano=example.time,
-        span_id=example.span_id,
-        trace_id=example.trace_id,
-    )
+def _exemplars(metric: Metric, values: Values) -> dict[str, Any]:
+    if _Exemplar is None:
+        return {}
+    return {
+        "exemplars": [
+            _Exemplar(
+                filtered_attributes={},
+                value=one.seconds,
+                time_unix_nano=one.time,
+                span_id=one.span_id,
+                trace_id=one.trace_id,
+            )
+            for one in examples.of(metric, values)
+        ]
+    }
 
 
 @final
