@@ -424,3 +424,29 @@ def test_what_cannot_be_counted_is_refused(arguments: tuple[float, float]) -> No
     """Numbers whose quotient is no float are refused as well."""
     with pytest.raises(ValueError, match="too extreme"):
         Bucket(*arguments)
+
+
+def test_what_headers_took_away_is_given_back_in_units_whatever_their_pace() -> None:
+    """We count twenty, the provider fifty. At ten times the pace thirty units come back, and our own twenty stay."""
+    bucket = Bucket(60, 60.0)
+    bucket.charge(0.0, 20)
+    assert bucket.tighten(0.0, 10, 0.0, 1.0) == 30
+    bucket.adopt(0.0, 600, 60.0)
+    assert bucket.remaining(0.0) == 550
+    for sent in (2.0, 3.0, 4.0):
+        bucket.tighten(0.0, 600, 0.0, sent)
+    assert bucket.remaining(0.0) == 580
+
+
+def test_the_quick_way_counts_by_the_new_figures() -> None:
+    """Whoever takes without a call gets as many as the bucket holds now, no more and no fewer."""
+    bucket = Bucket(60, 60.0, 2)
+    for burst, most in ((5, 5), (1, 1)):
+        bucket.reset()
+        bucket.adopt(0.0, 120, 60.0, burst)
+        taken = 0
+        while (tat := max(bucket.tat, 0.0) + bucket.interval) <= bucket.tolerance:
+            bucket.tat = tat
+            taken += 1
+        assert taken == most
+        assert bucket.remaining(0.0) == 0

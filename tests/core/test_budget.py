@@ -339,3 +339,14 @@ def test_nonsense_numbers_are_refused(field: str, value: float) -> None:
     """A number that cannot be meant is named when the budget is built."""
     with pytest.raises(ValueError, match=rf"{value!r}"):
         RetryBudget(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_floor_comes_back_even_when_the_clock_goes_backwards() -> None:
+    """It was taken away and is there again, and the clock has jumped back meanwhile: the floor is full, or soon."""
+    budget = RetryBudget(0, _WINDOW, 1.0, 10)
+    spend_all(budget, 10.0, 0)
+    budget.adopt(10.0, 0, ratio=0, window=_WINDOW, floor_per_second=0.0, floor_burst=0)
+    assert budget.available(10.0, 0) == 0
+    budget.adopt(9.0, 0, ratio=0, window=_WINDOW, floor_per_second=1.0, floor_burst=10)
+    assert budget.available(9.0, 0) == 9
+    assert budget.available(10.0, 0) == 10

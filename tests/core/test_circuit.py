@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import inf, nan, nextafter
 from random import Random
 from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -495,3 +496,44 @@ EVIDENCE = [
 def test_evidence_reads_as_a_sentence(facts: Evidence, text: str) -> None:
     """These are the texts in errors, logs and spans: people search for them."""
     assert str(facts) == text
+
+
+def test_time_that_settings_kept_it_shut_is_no_healthy_time() -> None:
+    """A long healthy time pays off former trips; an hour in which the settings forced it open does not."""
+    rng = Random(1)
+    circuit = Circuit(CircuitRules(failure_threshold=1, growth=2.0, jitter=0.0, max_open_for=600.0), 0.0)
+
+    def trip(now: float) -> None:
+        permit = circuit.acquire(now)
+        assert isinstance(permit, Permit)
+        circuit.release(permit, Verdict.FAILURE, now, rng)
+
+    trip(0.0)
+    circuit.enter_by_settings(CircuitState.FORCED_OPEN, 1.0)
+    circuit.enter_by_settings(CircuitState.CLOSED, 3600.0)
+    trip(3601.0)
+    assert circuit.trips == 2
+    assert circuit.until == 3601.0 + 120.0
+
+
+@pytest.mark.parametrize(
+    "rules, by_hand, certain",
+    [
+        ({}, False, True),
+        ({}, True, True),
+        ({"enforced": 0.5}, False, False),
+        ({"enforced": 0.5}, True, True),
+        ({"shadow": True}, False, False),
+        ({"shadow": True}, True, False),
+    ],
+)
+def test_only_what_is_certain_is_foreseen(rules: dict[str, Any], by_hand: bool, certain: bool) -> None:
+    """Shadow mode refuses nobody, and the lot not everybody, except at a door that was shut by hand."""
+    circuit = Circuit(CircuitRules(failure_threshold=1, **rules), 0.0)
+    assert circuit.outlook(0.0) is None
+    permit = circuit.acquire(0.0)
+    assert isinstance(permit, Permit)
+    circuit.release(permit, Verdict.FAILURE, 0.0, Random(1))
+    if by_hand:
+        circuit.force_open()
+    assert (circuit.outlook(0.0) is not None) is certain
