@@ -1,8 +1,8 @@
 """
 Make docs/pictures/top.svg: what `resilience top` shows of a real process with providers that misbehave.
 
-``python docs/pictures/top.py`` starts such a process (``--service`` is that process), watches it over HTTP as anybody
-would, and draws what a terminal of 80 columns shows as soon as there is enough to see.
+``python docs/pictures/top.py`` starts such a process (``--service``; it ends with its input), watches it over HTTP as
+anybody would, and draws what a terminal of 80 columns shows as soon as there is enough to see.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -65,6 +67,13 @@ async def service() -> None:
             group.cancel_scope.cancel()
 
 
+def end_with_input() -> None:
+    """End this process when its input does, so that it does not outlive the one that started it, however that ended."""
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
+
+
 async def traffic(provider: ResilientProvider, url: str, clients: AsyncExitStack) -> None:
     """Make a call now and then, and never mind how it ends."""
     from providers.http import checked, client
@@ -90,7 +99,9 @@ def draw(path: Path) -> None:
     from resilience.cli.top import look
 
     command = [sys.executable, __file__, "--service"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         try:
             assert process.stdout is not None  # noqa: S101 - it was asked for
             board = Board.of([f"http://127.0.0.1:{int(process.stdout.readline())}"])
@@ -122,6 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=PICTURE)
     options = parser.parse_args()
     if options.service:
+        threading.Thread(target=end_with_input, daemon=True).start()
         anyio.run(service)
     else:
         draw(options.output)

@@ -60,7 +60,9 @@ def resilience_command() -> Command:
 def down() -> Iterator[str]:
     """A real process, which calls providers that misbehave, once the circuit of the one that is down has opened."""
     command = [sys.executable, str(PICTURE), "--service"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:  # it ends with its input, so it does not outlive this process, however that ends
         assert process.stdout is not None
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
         assert any(line.strip() == "openai open" for line in process.stdout)
