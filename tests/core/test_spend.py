@@ -239,3 +239,12 @@ def test_only_amounts_are_amounts(amount: float) -> None:
     with pytest.raises(ValueError, match="an amount"):
         spend.settle(0.0, 0, 0.0, amount)
     assert spend.used(0.0) == 0
+
+
+def test_money_does_not_leave_early_because_the_clock_went_backwards() -> None:
+    """Booked at 100 s, it stays for the whole of a longer window that begins when the clock says 10 s again."""
+    spend = Spend(10.0, 60.0)
+    spend.reserve(100.0, 5.0)
+    longer = spend.adopt(10.0, 10.0, 600.0)
+    assert longer.used(699.0) == 5
+    assert longer.used(711.0) == 0
