@@ -3,13 +3,14 @@ What adapters tell of their own: spans and metrics, without importing OpenTeleme
 
 ::
 
+    from resilience.telemetry import Scope
+
     scope = Scope("my_adapter", "1.2")
     uploaded = scope.counter("my_adapter.uploaded", unit="By", description="Bytes that were uploaded.")
 
-    with scope.span("upload", {"my_adapter.bucket": bucket}, kind="client") as span:
-        size = await send(file)
-        span.set("my_adapter.size", size)
-    uploaded.add(size, {"my_adapter.bucket": bucket})
+    with scope.span("upload", {"my_adapter.bucket": "photos"}, kind="client") as span:
+        span.set("my_adapter.size", 3)
+    uploaded.add(3, {"my_adapter.bucket": "photos"})
 
 As long as nothing has loaded OpenTelemetry, none of this does anything, and it costs a look. From then on it goes to
 whom `instrument` or `configure` was told, or else to the application's global SDK. Attributes are for values of which
