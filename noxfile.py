@@ -50,14 +50,22 @@ FULLY_COVERED = (
 PROBE = "import json, ssl, sys, zlib; print(json.dumps([sys.implementation.name, *sys.version_info[:4]]))"
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds; nothing if it must not be read, as that of another user."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def candidates() -> Iterator[str]:
     """Everything that looks like a Python interpreter, the likeliest first; much of it may not start."""
     yield sys.executable
     folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    folders += [Path("/usr/bin"), Path("/usr/local/bin"), *sorted(pyenv.glob("versions/*/bin"), reverse=True)]
+    folders += [Path("/usr/bin"), Path("/usr/local/bin"), *reversed(matching(pyenv, "versions/*/bin"))]
     for folder in dict.fromkeys(folders):
-        for path in sorted(folder.glob("python3*")):
+        for path in matching(folder, "python3*"):
             minor = re.fullmatch(r"python3(?:\.(\d+))?", path.name)
             if minor and int(minor[1] or OLDEST[1]) >= OLDEST[1]:
                 yield str(path)

@@ -10,7 +10,6 @@ from resilience.monitoring.rules import ALERTS, Alert
 Json: TypeAlias = dict[str, Any]
 
 RUNBOOK: Final = "docs/alerts.md"
-_DASHBOARD: Final = "resilience"
 _INDENT: Final = "  "
 
 
@@ -40,7 +39,6 @@ def _rule(alert: Alert, runbook: str) -> Json:
             "summary": alert.summary,
             "description": alert.description,
             "runbook_url": f"{runbook}#{alert.anchor}",
-            "dashboard": _DASHBOARD,
         },
     }
 
