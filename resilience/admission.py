@@ -58,7 +58,7 @@ class Pending:
             self._scope.__enter__()
         else:
             self._cancelling = self._task.cancelling()
-        if self._runtime.life.stopping:  # since a moment ago, and in another thread: it may not have seen us
+        if self._runtime.life.stopping:  # since a moment ago; or we belong to an attempt, which may not wait any more
             self._home.do_soon(self._end)
         return self
 
@@ -163,8 +163,6 @@ class Admission:
         runtime = self._runtime
         if seconds >= self.remaining(now):
             return self._gated(now, "its end lies behind the caller's deadline")
-        if runtime.life.stopping:
-            return self._shut_out()
         if runtime.pending_full:
             return self._too_many()
         skipped = 0.0
@@ -188,8 +186,6 @@ class Admission:
         turn = limits.try_enter(self._plan.options, self._task)
         if turn is not None:
             return turn
-        if self._runtime.life.stopping:
-            return self._shut_out()
         if self._runtime.pending_full:
             return self._too_many()
         # Whoever set a deadline around the call ends the wait himself, and is told in his own words.

@@ -234,7 +234,8 @@ class Lane:
         """Interrupt all attempts: no more are wanted, and *grace* seconds were not enough for these."""
         now, self._cut_off = self.clock(), {}
         for key, began in list(self.live.items()):
-            if began != LATE:
+            scope = key.scope if isinstance(key, Entry) else None
+            if began != LATE and not (scope is not None and scope.cancel_called):
                 self._cut_off[key] = grace
                 self._mark_late(key, now)
         if self.loop is not None and self._late:

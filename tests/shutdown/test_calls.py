@@ -212,6 +212,22 @@ async def test_its_own_limit_comes_first(scene: Any) -> None:
     assert provider.snapshot().breaker.failed == 1
 
 
+async def test_its_own_limit_came_first(scene: Any) -> None:
+    """An attempt that is cleaning up after its own limit when the grace ends has run into that limit."""
+    provider = await scene.warm(scene.use(timeout={"attempt": 20}))
+
+    async def slow_to_leave() -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            await deaf(3)
+
+    async with scene.under_way(call=lambda: provider.execute(slow_to_leave)):
+        report = await scene.shut_down()
+    assert (scene.end().scope, scene.end().limit) == ("attempt", 20)
+    assert report.abandoned == 0
+
+
 async def test_a_result_that_comes_all_the_same(scene: Any) -> None:
     """An attempt that answers its interruption with a result has finished, and nothing of it stays behind."""
     await scene.warm()
@@ -455,6 +471,22 @@ async def test_a_call_within_an_attempt_waits_for_nothing(scene: Any) -> None:
     assert isinstance(error, ConnectionResetError)
     assert reason is Reason.SHUTTING_DOWN
     assert scene.time() == began + 2
+
+
+async def test_a_call_within_an_attempt_that_is_asleep(scene: Any) -> None:
+    """It comes out of its back-off with its last error, and the attempt around it goes on."""
+    inner = scene.registry.provider("other")
+
+    async def outer() -> object:
+        outcome = await inner.try_execute(scene.work, 0, fail=True)
+        await anyio.sleep(3)
+        return outcome.error
+
+    async with scene.under_way(call=lambda: scene.provider.execute(outer)) as began:
+        report = await scene.shut_down()
+    assert isinstance(scene.end(), ConnectionResetError)
+    assert (scene.time(), scene.began) == (began + 3, ["0"])
+    assert (report.finished, report.refused) == (1, 0)
 
 
 async def test_a_call_within_an_attempt_after_the_grace(scene: Any) -> None:

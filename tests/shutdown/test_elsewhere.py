@@ -178,6 +178,36 @@ def test_no_call_slips_through(elsewhere: str) -> None:
         assert report.clean
 
 
+@pytest.mark.anyio
+async def test_a_loop_that_is_busy(elsewhere: str) -> None:
+    """A thread may be about to make a call that it was admitted for: it is heard before the shutdown ends."""
+    registry = registry_of()
+    provider = registry.provider("s3")
+    blocked, free = threading.Event(), threading.Event()
+
+    async def busy() -> None:
+        await provider.execute(anyio.sleep, 0)
+        blocked.set()
+        free.wait(30)
+        await anyio.lowlevel.checkpoint()
+
+    with running(elsewhere, busy):
+        await anyio.to_thread.run_sync(blocked.wait, 30)
+        async with anyio.create_task_group() as group:
+            reports: list[ShutdownReport] = []
+
+            async def shut_down() -> None:
+                reports.append(await registry.shutdown(grace=20))
+
+            group.start_soon(shut_down)
+            for _ in range(20):
+                await anyio.sleep(0.001)
+            assert registry.stopping
+            assert reports == []
+            free.set()
+    assert reports[0].clean
+
+
 def test_a_loop_that_was_closed(elsewhere: str) -> None:
     """Calls whose loop was closed over them are not waited for."""
     registry = registry_of()
@@ -204,6 +234,9 @@ def test_a_forked_child_starts_open(elsewhere: str) -> None:
 
     async def child() -> tuple[bool, int]:
         assert not registry.stopping
+        over.on_close(close)
+        assert await over.shutdown() is not before
+        closed.clear()
         await registry.provider("s3").execute(anyio.sleep, 0)
         report = await registry.shutdown()
         return report.clean, len(closed)
@@ -222,6 +255,8 @@ def test_a_forked_child_starts_open(elsewhere: str) -> None:
 
     assert anyio.run(parent, backend=elsewhere) == 0
     assert registry.stopping
+    over = registry_of()
+    before = anyio.run(over.shutdown, backend=elsewhere)
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, where any thread is left

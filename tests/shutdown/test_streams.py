@@ -88,6 +88,51 @@ async def test_a_stream_that_needs_longer(
 
 
 @SOURCES
+async def test_a_body_that_is_slow_to_leave(scene: Any, source: Any) -> None:
+    """What the body still does when it is interrupted does not make it the caller's own cancellation."""
+
+    async def call() -> None:
+        async with scene.provider.stream(source, 1000, 0.1) as items:
+            async for _ in items:
+                try:
+                    await anyio.sleep(60)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(3)
+
+    async with scene.under_way(call=call):
+        await scene.shut_down(cancel=60)
+    error = scene.end()
+    assert isinstance(error, StreamInterrupted)
+    assert isinstance(error.__cause__, CallTimeout)
+
+
+async def test_a_stream_that_is_being_closed(scene: Any) -> None:
+    """Whoever has left it already, and only waits until its source is closed, is not interrupted any more."""
+    closed = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await anyio.sleep(18)
+        finally:
+            await anyio.sleep(3)
+            closed.append(True)
+
+    async def call() -> str:
+        async with scene.provider.stream(source) as items:
+            await anext(items)
+            await anext(items)
+        return "left"
+
+    async with scene.under_way(call=call):
+        report = await scene.shut_down(grace=18)
+    assert (scene.end(), closed) == ("left", [True])
+    assert (report.interrupted, report.abandoned) == (1, 0)  # without a result: nobody read it to its end
+
+
+@SOURCES
 async def test_a_stream_without_resilience(scene: Any, source: Any) -> None:
     """Of a provider that is disabled nobody knows anything, and nothing is interrupted."""
     scene.use(enabled=False)
