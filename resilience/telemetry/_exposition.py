@@ -110,7 +110,7 @@ class _Collected:
         return self._families
 
 
-_collecting: Final = threading.Lock()
+_collecting: Final = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
     # A child must not begin in the middle of a collection, whose locks nobody would open there.
