@@ -268,6 +268,16 @@ def test_a_health_path_of_its_own(path: str) -> None:
         assert list(providers(url + path, 2.0)["providers"]) == ["s3"]
 
 
+@pytest.mark.parametrize("path", ["/status", "/internal/health", "/health/"])
+def test_health_under_another_path(in_process: Command, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Where `health.path` puts it, it is found by the settings, and by an address with that path."""
+    with answering({f"{path.rstrip('/')}/providers/s3": (200, ENTRY)}) as url:
+        monkeypatch.setenv("RESILIENCE_HEALTH__PORT", url.rpartition(":")[2])
+        monkeypatch.setenv("RESILIENCE_HEALTH__PATH", path)
+        assert in_process("explain", "s3").returncode == 1
+        assert in_process("explain", "s3", "--url", f"{url}{path}").returncode == 1
+
+
 def test_a_process_that_goes_away_is_waited_for() -> None:
     """Its last figures stay; when it is back they are new."""
     answers = {"/health/providers": (200, {"status": "warn", "time": 1.0, "pid": 1, "providers": {"s3": ENTRY}})}
