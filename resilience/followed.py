@@ -9,52 +9,50 @@ from __future__ import annotations
 
 from asyncio import CancelledError, Task
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 from resilience._core.states import Period, Permit
 from resilience.call import Call
-from resilience.guard import is_asyncios, late_error
-from resilience.watching import End, Watch
+from resilience.guard import late_error
+from resilience.lane import Lane, get_ident, task_of
+from resilience.plan import Plan
+from resilience.process import watch_of
+from resilience.runtime import ProviderRuntime
+from resilience.watching import AttemptWatch, End, Watch, observed
 
 T = TypeVar("T")
 
 
-def way_for(call: Call) -> Period | None:
-    """Return the closed period that admits *call* at once, if there is nothing else to ask."""
-    lane = call.lane
-    if lane.loop is None or not call.plan.fast or call.runtime.limits is not None or call._task in lane.live:
-        return None
-    return lane.passage
+@final
+class Followed:
+    """A call that a lane admits at once, and that somebody follows. Made by `follow`."""
 
+    __slots__ = ("_began", "_lane", "_period", "_plan", "_runtime", "_seen", "_task", "_watch")
 
-async def followed(
-    call: Call,
-    period: Period,
-    func: Callable[..., Awaitable[T]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> T:
-    """
-    Make a call that has made no attempt yet, on asyncio.
+    _seen: AttemptWatch
 
-    Args:
-        call: The call; it is watched.
-        period: What `way_for` has returned for it.
-        func: What is called.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
+    def __init__(
+        self, runtime: ProviderRuntime, plan: Plan, lane: Lane, *, task: Task[Any], period: Period, watch: Watch
+    ) -> None:
+        self._runtime = runtime
+        self._plan = plan
+        self._lane = lane
+        self._task = task
+        self._period = period
+        self._watch = watch
+        self._began = lane.clock()
 
-    Raises:
-        Exception: As `Call.run` does.
-    """
-    task, lane, watch = call._task, call.lane, call.watch
-    assert is_asyncios(task)  # noqa: S101 - it runs on one of its loops
-    assert watch is not None  # noqa: S101
-    watch.enter()
-    try:
-        call.attempt, call._seen = 1, (seen := watch.attempt(1))
+    async def run(self, func: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """
+        Make it.
+
+        Raises:
+            Exception: As `Call.run` does.
+        """
+        task, lane = self._task, self._lane
+        self._seen = seen = self._watch.attempt(1)
         cancelling = task.cancelling()
-        lane.begin(task, call.began)
+        lane.begin(task, self._began)
         seen.enter()
         try:
             try:
@@ -63,49 +61,69 @@ async def followed(
                 seen.leave()
         except BaseException as error:
             expired = lane.end(task) and task.uncancel() <= cancelling and isinstance(error, CancelledError)
-            if not _failed(call, period, error, func, expired=expired):
+            call = self._failed(error, func, expired=expired)
+            if call is None:
                 raise
         else:
-            _succeeded(call, watch, period, task)
+            self._succeeded()
             return result
-    finally:
-        watch.leave()
-    return await call.resume(func, args, kwargs)
+        return await call.resume(func, args, kwargs)
+
+    def _succeeded(self) -> None:
+        lane, began, now = self._lane, self._began, self._lane.clock()
+        mark = lane.live.pop(self._task)
+        if mark is began and lane.passage is self._period and now < lane.turn_at and now - began < lane.slow_after:
+            lane.successes += 1
+            if lane.metered:
+                self._runtime.counting().swift(self._plan.operation, now - began)
+            self._seen.ended(End.SUCCESS, failure=None, error=None)
+            self._watch.ended(End.SUCCESS, attempts=1, failure=None, reason=None, error=None)
+            return
+        if mark is not began:  # we had asked for its end, and it came to one all the same
+            lane.forget_late(self._task)
+            self._task.uncancel()
+        call = self._call()
+        call.adopt(Permit(self._period))
+        self._watch.enter()
+        try:
+            call.succeeded(began)
+        finally:
+            self._watch.leave()
+
+    def _failed(self, error: BaseException, func: object, *, expired: bool) -> Call | None:
+        """Settle the first attempt. Return the call if another follows, or raise what stands for the error, if any."""
+        lane, plan, raised = self._lane, self._plan, error
+        self._watch.enter()
+        try:
+            if expired:
+                elapsed = lane.clock() - self._began
+                raised = late_error(self._runtime.name, plan.operation, plan.scope, lane.limit, elapsed, cut=lane.cut)
+                raised.__cause__ = error
+            call = self._call()
+            if call.failed(raised, self._began, lane.limit, expired=expired, permit=Permit(self._period)):
+                return call
+            call.raise_as_asked(raised, func)
+            if expired:
+                raise raised
+            return None
+        finally:
+            self._watch.leave()
+            del raised, error  # they hold this frame
+
+    def _call(self) -> Call:
+        """Return the call that it turns out to be, after one attempt."""
+        call = Call(self._runtime, self._plan, self._began, attempt=1, lane=self._lane)
+        call.watch, call._seen = self._watch, self._seen
+        return call
 
 
-def _failed(call: Call, period: Period, error: BaseException, func: object, *, expired: bool) -> bool:
-    """Settle the first attempt; return whether another follows, or raise what stands for the error, if anything."""
-    runtime, lane, raised = call.runtime, call.lane, error
-    try:
-        if expired:
-            plan, elapsed = call.plan, lane.clock() - call.began
-            raised = late_error(runtime.name, plan.operation, plan.scope, lane.limit, elapsed, cut=lane.cut)
-            raised.__cause__ = error
-        runtime.common.count_call()
-        if call.failed(raised, call.began, lane.limit, expired=expired, permit=Permit(period)):
-            return True
-        call.raise_as_asked(raised, func)
-        if expired:
-            raise raised
-        return False
-    finally:
-        del raised, error  # they hold this frame
-
-
-def _succeeded(call: Call, watch: Watch, period: Period, task: Task[Any]) -> None:
-    lane, began, now = call.lane, call.began, call.lane.clock()
-    mark = lane.live.pop(task)
-    if mark is began and lane.passage is period and now < lane.turn_at and now - began < lane.slow_after:
-        lane.successes += 1
-        if lane.metered:
-            call.runtime.counting().swift(call.plan.operation, now - began)
-        if call._seen is not None:
-            call._seen.ended(End.SUCCESS, failure=None, error=None)
-        watch.ended(End.SUCCESS, attempts=1, failure=None, reason=None, error=None)
-        return
-    if mark is not began:  # we had asked for its end, and it came to one all the same
-        lane.forget_late(task)
-        task.uncancel()
-    call.runtime.common.count_call()
-    call.adopt(Permit(period))
-    call.succeeded(began)
+def follow(runtime: ProviderRuntime, plan: Plan, lane: Lane) -> Followed | None:
+    """Return a call under *plan* on *lane*, if somebody follows it and there is nothing else to ask."""
+    period = lane.passage
+    if period is None or observed.watcher is None or not plan.fast or runtime.limits is not None:
+        return None
+    task = task_of(lane.loop) if lane.loop is not None and get_ident() == lane.thread else None
+    if task is None or task in lane.live:  # or a call inside a call
+        return None
+    watch = watch_of(runtime, plan.operation)
+    return Followed(runtime, plan, lane, task=task, period=period, watch=watch) if watch is not None else None

@@ -20,7 +20,7 @@ from resilience.batch import Batch, Progress
 from resilience.call import Call
 from resilience.coalescing import coalesced
 from resilience.errors import CircuitOpen
-from resilience.followed import followed, way_for
+from resilience.followed import follow
 from resilience.guard import late_error
 from resilience.handle import Handle
 from resilience.hedging import hedged
@@ -326,23 +326,24 @@ class ResilientProvider(Handle):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
+        arm: ProviderRuntime | None = None,
         began: float | None = None,
     ) -> T:
-        """Make a call of any kind; *began*: when it did, if it is the one that is made for all those of its key."""
-        runtime = self._current().drawn()
+        """Make a call of any kind; *arm*, *began*: by whom and since when, if it is made for all those of its key."""
+        runtime = self._current().drawn() if arm is None else arm
         if not runtime.enabled:
             return await runtime.disturbed(func)(*args, **kwargs)  # type: ignore[no-any-return]
         plan = self._plan_of(runtime)
         if plan.options.coalesce is not None and began is None:
-            lead = partial(self._look_closer, func, args, kwargs, began=runtime.clock())
+            lead = partial(self._look_closer, func, args, kwargs, arm=runtime, began=runtime.clock())
             return await coalesced(runtime, plan, lead)
+        if runtime is self._runtime and (quick := follow(runtime, plan, self._lane)) is not None:
+            return await quick.run(func, args, kwargs)
         call = Call(runtime, plan, runtime.clock() if began is None else began)
         if plan.hedge is not None:
             return (await hedged(call, func, args, kwargs))[0]
         if plan.fast and call.lane.loop is not None and runtime is self._runtime:
             self._lane = call.lane  # from the next call on the fast path
-        if call.watch is not None and (period := way_for(call)) is not None:
-            return await followed(call, period, func, args, kwargs)
         return await call.run(func, args, kwargs)
 
     async def _hold_closer(
