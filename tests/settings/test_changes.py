@@ -235,11 +235,18 @@ def test_equal_for_every_provider_or_told(one: dict[str, Any], other: dict[str, 
     told = [change.key for change in changes(before, after)]
     for name in {*before.providers, *after.providers}:
         own = [tree.for_provider(name).model_dump(exclude={"operations"}) for tree in (before, after)]
+        for table in own:  # a rule for a kind that says nothing is none
+            rules = table["retry"]["per_kind"].items()
+            table["retry"]["per_kind"] = {kind: rule for kind, rule in rules if rule != RetryRule().model_dump()}
         inside = [key for key in told if key.startswith(f"providers.{name}.") and ".operations." not in key]
-        assert (json.dumps(own[0], default=str) != json.dumps(own[1], default=str)) == bool(inside)
+        assert (_as_text(own[0]) != _as_text(own[1])) == bool(inside)
 
 
 def test_what_makes_no_sense_is_no_settings() -> None:
     """There are no settings to compare with that were not validated as a whole."""
     with pytest.raises(ConfigurationError):
         Settings.from_environment({}, max_providers=0, defaults={"retry": {"max_attempts": 5}})
+
+
+def _as_text(table: dict[str, Any]) -> str:
+    return json.dumps(table, default=str, sort_keys=True)
