@@ -167,10 +167,11 @@ def run_tests(session: nox.Session, version: str) -> None:
     another interpreter does differently is a line or two.
     """
     install(session, "tests")
-    runner = ["-m", "pytest"]
+    # Whole files to each of the processes: what a file sets up once stays set up once.
+    runner = ["-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
     environment = dict(ISOLATED)
     if version == next(iter(INTERPRETERS)):
-        runner = ["-m", "coverage", "run", *runner]
+        runner = ["-m", "coverage", "run", "-m", "pytest"]  # in one process: only what it sees is measured
         data = ROOT / f".coverage.{version}"
         data.unlink(missing_ok=True)
         environment["COVERAGE_FILE"] = str(data)
