@@ -242,3 +242,21 @@ def test_nonsense_is_refused(figures: tuple[int, int, int]) -> None:
         aimd(*figures)
     with pytest.raises(ValueError, match="expected"):
         vegas(*figures)
+
+
+@pytest.mark.parametrize("make", [aimd, vegas])
+def test_other_bounds_hold_from_now_on(make: Callable[[], Limit]) -> None:
+    """The limit goes to the nearest bound at once, and whatever happens it stays between them."""
+    limit = make()
+    limit.adopt(10, 15)
+    assert limit.limit == 15
+    for second in range(1, 40):
+        limit.saw(float(second), successes=100, in_flight=100, latency=0.1)
+        assert 10 <= limit.limit <= 15
+    for second in range(40, 80):
+        limit.saw(float(second), drops=100, in_flight=100)
+        assert 10 <= limit.limit <= 15
+    limit.adopt(30, 40)
+    assert limit.limit == 30
+    with pytest.raises(ValueError, match="lowest <= it <= highest"):
+        limit.adopt(5, 4)

@@ -740,6 +740,56 @@ async def test_who_waits_for_more_than_now_ever_fits(oversized: Any) -> None:
 
 
 @pytest.mark.anyio
+async def test_newcomers_are_told_of_what_those_before_them_wait_for_now() -> None:
+    """Who waited for 900 tokens waits for 100 when no more fit, and the next one is told so."""
+    made = rate(anyio.current_time, tokens_per_minute=1000, max_wait=1e4, oversized="clamp")
+    taken(made, tokens=1000)
+
+    async def want() -> None:
+        await made.acquire(tokens=900)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(want)
+        await settle()
+        made.adopt(RateLimitSettings(tokens_per_minute=100, max_wait=1e4, oversized="clamp"))
+        refusal = made.at_once(tokens=100)
+        group.cancel_scope.cancel()
+    assert isinstance(refusal, RateRefusal)
+    assert refusal.retry_after == pytest.approx(600 + 2 * 60 - 60)
+
+
+@pytest.mark.anyio
+async def test_who_waited_alone_takes_its_turn_when_shadow_mode_begins() -> None:
+    """It would have waited for a minute, which is allowed: so what it takes is counted, and nothing twice."""
+    made = rate(anyio.current_time, requests_per_minute=1, max_wait=100)
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(made.acquire)
+            await settle()
+        made.adopt(RateLimitSettings(requests_per_minute=1, max_wait=100, mode="shadow"))
+    assert made.snapshot().windows[0].full_in == pytest.approx(120)
+
+
+@pytest.mark.anyio
+async def test_requests_that_are_cut_to_what_fits_are_counted_so() -> None:
+    """Five requests are two where only two fit at once: the next one waits for those two and its own."""
+    made = rate(anyio.current_time, requests_per_minute=60, max_wait=1e4, oversized="clamp")
+    taken(made, requests=60)
+    async with anyio.create_task_group() as group:
+
+        async def want() -> None:
+            await made.acquire(requests=5)
+
+        group.start_soon(want)
+        await settle()
+        made.adopt(RateLimitSettings(requests_per_minute=60, burst=2, max_wait=1e4, oversized="clamp"))
+        refusal = made.at_once(requests=1)
+        group.cancel_scope.cancel()
+    assert isinstance(refusal, RateRefusal)
+    assert refusal.retry_after == pytest.approx(60 + 3 - 2)
+
+
+@pytest.mark.anyio
 async def test_nobody_jumps_the_line_through_a_window_that_is_new() -> None:
     """While somebody waits, a window that was added is closed for those in a hurry, too."""
     made = rate(anyio.current_time, requests_per_minute=1, max_wait=1000)
