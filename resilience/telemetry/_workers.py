@@ -125,11 +125,17 @@ class Workers:
             if path.stem in known:  # it was counted, and then somebody was interrupted
                 self._remove(path.stem)
                 continue
-            told = json.loads(path.read_text("utf-8"))
-            if _is_locked(path.with_suffix(".lock")):
-                alive.append(Worker(told["pid"], loaded(told["families"])))
+            lives = _is_locked(path.with_suffix(".lock"))
+            try:
+                told = json.loads(path.read_text("utf-8"))
+                worker = Worker(told["pid"] if lives else "", loaded(told["families"]))
+            except (KeyError, TypeError, ValueError):
+                _log.warning("%s is no worker's file", path, extra={"component": "telemetry"})
             else:
-                dead[path.stem] = Worker("", loaded(told["families"]))
+                if lives:
+                    alive.append(worker)
+                else:
+                    dead[path.stem] = worker
         return alive, dead
 
     def _gone(self) -> Any:

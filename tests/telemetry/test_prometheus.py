@@ -314,6 +314,29 @@ def test_an_interrupted_burial(tmp_path: Path) -> None:
     mine.stop()
 
 
+def test_a_file_of_somebody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file in the directory that no worker wrote is told of, and hides nobody."""
+    (tmp_path / "not-ours.json").write_text('{"hello": "world"}')
+    dead = {"pid": "7", "families": dumped(worker("7", calls=3, in_flight=0, state="closed").families)}
+    (tmp_path / "7-dead.json").write_text(json.dumps(dead))
+    mine = Workers(tmp_path, 1000, list)
+    assert flat(iter(mine.all()))["resilience_calls_total{resilience_provider=x}"] == 3
+    assert "not-ours.json is no worker's file" in caplog.text
+    mine.stop()
+
+
+def test_a_write_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that cannot write says so and goes on."""
+
+    def read() -> list[Family]:
+        raise RuntimeError("not now")
+
+    mine = Workers(tmp_path, 1000, read)
+    mine.write()
+    assert "metrics could not be written" in caplog.text
+    mine.stop()
+
+
 def test_a_directory_that_is_none(tmp_path: Path) -> None:
     """A directory that cannot be written to is refused, with its name and what is expected."""
     (tmp_path / "file").write_text("")
