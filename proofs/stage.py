@@ -56,12 +56,12 @@ class Watched:
     What Prometheus has seen.
 
     Args:
-        address: Where it can be asked.
+        client: Asks it.
         began: When the program's script began, in seconds since the Unix epoch.
         log: Where it writes its own complaints.
     """
 
-    address: str
+    client: httpx.Client
     began: float
     log: Path
 
@@ -82,11 +82,11 @@ class Watched:
 
     def values_of(self, label: str, metric: str) -> set[str]:
         """Which values a label of a metric has had."""
-        answer = httpx.get(f"{self.address}/api/v1/label/{label}/values", params={"match[]": metric}).raise_for_status()
-        return set(answer.json()["data"])
+        answer = self.client.get(f"/api/v1/label/{label}/values", params={"match[]": metric})
+        return set(answer.raise_for_status().json()["data"])
 
     def _asked(self, kind: str, **arguments: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.address}/api/v1/{kind}", data=arguments)
+        answer = self.client.post(f"/api/v1/{kind}", data=arguments)
         assert answer.status_code == 200, f"{arguments['query']}: {answer.text}"
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
@@ -142,8 +142,9 @@ def configured(folder: Path, port: int) -> Path:
 def watched(folder: Path) -> Iterator[Watched]:
     """Let Prometheus watch the program from the beginning of its script to the end."""
     port, own = free_port(), free_port()
-    address, log = f"http://127.0.0.1:{own}", folder / "prometheus.log"
+    log = folder / "prometheus.log"
     with (
+        httpx.Client(base_url=f"http://127.0.0.1:{own}", trust_env=False) as client,
         running(
             "prometheus", f"--config.file={configured(folder, port)}", f"--web.listen-address=127.0.0.1:{own}",
             f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn", log=log,
@@ -153,7 +154,7 @@ def watched(folder: Path) -> Iterator[Watched]:
         assert program.stdout
         began = program.stdout.readline()
         assert began, (folder / "program.log").read_text()
-        until(lambda: httpx.get(f"{address}/-/ready").is_success, "Prometheus")
+        until(lambda: client.get("/-/ready").is_success, "Prometheus")
         time.sleep(max(0.0, float(began) + END - time.time()))
         assert program.poll() is None, (folder / "program.log").read_text()
-        yield Watched(address, float(began), log)
+        yield Watched(client, float(began), log)
