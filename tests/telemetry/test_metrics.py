@@ -38,7 +38,7 @@ from resilience import (
     Usage,
 )
 from resilience._core.histogram import Histogram
-from resilience.events import GateClosed
+from resilience.events import GateClosed, SettingsRefused, process_bus
 from resilience.process import meter_calls
 from resilience.telemetry import names, tracing
 from resilience.telemetry._collect import Collector
@@ -370,6 +370,21 @@ async def test_several_registries_are_added_up(meter: Meter) -> None:
     assert meter(names.CALLS) == {"success": 2}
     states = meter(names.BREAKER_STATE)
     assert (states["closed"], states["forced_open"]) == (1, 1)
+
+
+@anywhere
+async def test_reloads(meter: Meter) -> None:
+    """Settings that were taken, that changed nothing and that were refused are counted apart, from zero on."""
+    assert {attributes["resilience.outcome"]: point.value for attributes, point in meter.points(names.RELOADS)} == {
+        "applied": 0, "unchanged": 0, "refused": 0
+    }  # fmt: skip
+    registry = meter.registry()
+    registry.reload(Settings(defaults=ProviderSettings(retry=RetrySettings(max_attempts=7))))
+    registry.reload(registry.settings)
+    process_bus.emit(SettingsRefused(provider="", time=0, source="file", problem="a typo"))
+    points = {attributes["resilience.outcome"]: point.value for attributes, point in meter.points(names.RELOADS)}
+    assert points["applied"] == 1
+    assert points["refused"] == 1
 
 
 @anywhere
