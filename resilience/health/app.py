@@ -15,6 +15,7 @@ Health over HTTP: an ASGI app without a framework, for any server, and to be mou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from functools import partial
 from http import HTTPStatus
@@ -23,9 +24,12 @@ from urllib.parse import parse_qs
 
 import anyio.to_thread
 
+from resilience.errors import ConfigurationError
 from resilience.health import documents
 from resilience.health.documents import Json
 from resilience.health.health import Health
+
+_log = logging.getLogger("resilience.health")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -160,13 +164,17 @@ class HealthApp:
         names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]", [])
         accept = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"accept"), "")
         try:
-            from resilience.telemetry.prometheus import exposition
+            from resilience.telemetry.prometheus import begin, exposition
 
+            begin(self._health.registry.settings.metrics)
             # In a thread: to collect the figures of a thousand providers takes a while.
             body, media_type = await anyio.to_thread.run_sync(exposition, names, accept)
         except ImportError:
             line = b"metrics need an extra: pip install 'resilient-providers[prometheus]'\n"
             return _Answer(HTTPStatus.NOT_IMPLEMENTED, line, _TEXT)
+        except ConfigurationError as error:
+            _log.error("no metrics: %s", error, extra={"component": "health"})
+            return _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"metrics are set up wrongly; the log says how\n", _TEXT)
         return _Answer(HTTPStatus.OK, body, media_type)
 
 

@@ -17,7 +17,7 @@ from resilience.health.background import Ending, Host, host
 from resilience.health.checks import Check, CheckFunction, Desk, Options, Run
 from resilience.health.components import Component, Report, aggregate
 from resilience.health.damping import Damper
-from resilience.health.metrics import announce
+from resilience.health.metrics import announce, join_workers
 from resilience.health.providers import is_critical, look_at, name_of
 from resilience.policies._waiter import Waiter
 from resilience.registry import ProviderRegistry, default_registry
@@ -221,8 +221,13 @@ class Health:
         """
         Run the checks again and again, whether anybody asks or not, while the ``async with`` block lasts.
 
-        Without it they run when somebody asks. At its end those that are under way are interrupted.
+        Without it they run when somebody asks. At its end those that are under way are interrupted. It also lets this
+        process tell its metrics to other workers, if ``metrics.directory`` names where.
+
+        Raises:
+            ConfigurationError: That directory cannot be used.
         """
+        join_workers(self.registry.settings.metrics)
         over = anyio.Event()
 
         def ended(ending: Ending) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Final, TypeAlias
 
 from resilience.health.components import Component, Report, Status
+from resilience.settings import MetricsSettings
 from resilience.telemetry import metrics, names
 
 _log = logging.getLogger("resilience.health")
@@ -25,6 +27,15 @@ _Reports: TypeAlias = Callable[[], Iterable[Callable[[], Report]]]
 def announce(reports: _Reports) -> None:
     """Let the metrics of this process tell what *reports* find; done once."""
     metrics.provide(names.HEALTH_STATUS, lambda: readings(reports()))
+
+
+def join_workers(settings: MetricsSettings) -> None:
+    """Tell the other workers what this one counts, from now on and not only once it has been asked."""
+    if settings.enabled and settings.directory is not None:
+        with suppress(ImportError):  # whoever asks for metrics is told what to install
+            from resilience.telemetry.prometheus import begin
+
+            begin(settings)
 
 
 def readings(reports: Iterable[Callable[[], Report]]) -> Iterator[tuple[tuple[str, str], float]]:

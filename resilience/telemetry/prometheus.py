@@ -1,7 +1,8 @@
 """
 The process's metrics, as Prometheus reads them.
 
-`exposition` is what a ``/metrics`` page answers with; `resilience.health` serves one. Nothing has to be set up before.
+`exposition` is what a ``/metrics`` page answers with; `resilience.health` serves one. Nothing has to be set up before,
+but a worker among others tells what it has counted from `begin` on.
 `resilience.telemetry.configure` makes this part of one SDK together with the application's own metrics.
 """
 
@@ -19,7 +20,7 @@ from resilience.telemetry._extras import needs
 if TYPE_CHECKING:
     from resilience.telemetry._exposition import Exposition
 
-__all__ = ["exposition"]
+__all__ = ["begin", "exposition"]
 
 _lock: Final = threading.Lock()
 _current: list[Exposition] = []
@@ -45,6 +46,22 @@ def exposition(names: Sequence[str] = (), accept: str = "") -> tuple[bytes, str]
     with _lock:
         current = _current[0] if _current else start()
     return current.text(names, accept)
+
+
+def begin(settings: MetricsSettings | None = None) -> None:
+    """
+    Be ready to answer, if this process is not yet: durations count from now on, and workers tell each other.
+
+    Args:
+        settings: Under which names, and with which other workers. Default: those of the environment.
+
+    Raises:
+        ImportError: The extra ``prometheus`` is not installed.
+        ConfigurationError: The directory that workers share cannot be used.
+    """
+    with _lock:
+        if not _current:
+            start(settings)
 
 
 def start(settings: MetricsSettings | None = None, *, alone: bool = True) -> Exposition:

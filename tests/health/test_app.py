@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import ProviderRegistry, Settings
+from resilience import ConfigurationError, ProviderRegistry, Settings
 from resilience.health import Health, HealthApp
 from resilience.settings import HealthSettings, MetricsSettings
+from resilience.telemetry import prometheus
 
 pytestmark = pytest.mark.anyio
 
@@ -323,6 +324,48 @@ async def test_metrics_have_a_path_and_can_be_left_out(ask: Any, monkeypatch: py
     ]:
         health = Health(ProviderRegistry(Settings(metrics=metrics)), settings=HealthSettings())
         assert (await ask(HealthApp(health, metrics=given), path)).status == expected
+
+
+async def test_a_worker_joins_the_others_when_it_begins(tmp_path: Path) -> None:
+    """It does not have to be asked for metrics itself before the others can tell what it has counted."""
+    metrics = MetricsSettings(directory=str(tmp_path / "metrics"))
+    health = Health(ProviderRegistry(Settings(metrics=metrics)))
+    prometheus.stop()
+    try:
+        async with health.lifespan():
+            assert [path.suffix for path in (tmp_path / "metrics").iterdir()] == [".lock"]
+    finally:
+        prometheus.stop()
+
+
+@pytest.mark.real_time
+async def test_metrics_are_as_the_registry_has_them(ask: Any) -> None:
+    """Settings that were given in code hold for the page, too."""
+    registry = ProviderRegistry(Settings(metrics=MetricsSettings(aliases=True)))
+    registry.provider("aliased")
+    prometheus.stop()
+    try:
+        reply = await ask(Health(registry).app(), "/metrics")
+        assert b'circuitbreaker_state{name="aliased"} 0.0' in reply.body
+    finally:
+        prometheus.stop()
+
+
+@pytest.mark.real_time
+async def test_a_directory_that_is_none(ask: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A program does not start with it; one that is only asked says so in its log, and answers probes as ever."""
+    (tmp_path / "file").write_text("")
+    metrics = MetricsSettings(directory=str(tmp_path / "file"))
+    health = Health(ProviderRegistry(Settings(metrics=metrics)))
+    prometheus.stop()
+    with pytest.raises(ConfigurationError, match=r"metrics.directory"):
+        async with health.lifespan():
+            raise AssertionError("it has started")
+    app = health.app()
+    reply = await ask(app, "/metrics")
+    assert (reply.status, reply.body) == (500, b"metrics are set up wrongly; the log says how\n")
+    assert "metrics.directory: " in caplog.text
+    assert (await ask(app, "/livez")).status == 200
 
 
 @pytest.mark.parametrize(
