@@ -84,7 +84,7 @@ def log() -> Generator[Log, None, None]:
     watch_calls(None)
 
 
-def provider(mode: str = "sampled") -> ResilientProvider:
+def provider(mode: str = "sampled", **more: Any) -> ResilientProvider:
     settings = ProviderSettings.model_validate(
         {
             "telemetry": {"spans": mode},
@@ -92,6 +92,7 @@ def provider(mode: str = "sampled") -> ResilientProvider:
             "breaker": {"failure_threshold": 3},
             "timeout": {"attempt": 4},
             "budget": {"enabled": False},
+            **more,
         }
     )
     return ResilientProvider("s3", registry=ProviderRegistry(Settings(defaults=settings), clock=anyio.current_time))
@@ -197,6 +198,26 @@ async def test_a_trip(log: Log) -> None:
     log.lines.clear()
     assert (await s3.try_execute(script("x"))).rejected
     assert log.lines == ["call s3", "over: rejected after 0 (circuit_open)"]
+
+
+async def test_slow_answers_count(log: Log) -> None:
+    """Followed calls that are slow open the circuit like others."""
+    s3 = provider(breaker={"minimum_calls": 3})
+    await s3.execute(script("warm"))
+    watch_calls(log)
+    for _ in range(4):
+        await s3.execute(script(3.0))
+    assert s3.breaker.state is CircuitState.OPEN
+
+
+async def test_a_limit_of_ours_has_its_cause(log: Log) -> None:
+    """The error of an attempt that we have interrupted leads to the cancellation that ended it."""
+    plain, watched = provider(retry={"enabled": False}), provider(retry={"enabled": False})
+    for s3 in (plain, watched):
+        await s3.execute(script("warm"))
+    alone = await outcome(plain, script(9.0))
+    watch_calls(log)
+    assert await outcome(watched, script(9.0)) == alone
 
 
 @pytest.mark.parametrize("anyio_backend", [virtual_backend("asyncio")], ids=["asyncio"])
