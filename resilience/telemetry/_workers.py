@@ -55,7 +55,7 @@ class Workers:
     def __init__(self, directory: str | os.PathLike[str], interval: float, read: Callable[[], list[Family]]) -> None:
         if sys.platform == "win32":
             raise ConfigurationError("metrics.directory needs file locks, which this platform does not have")
-        self._directory = Path(directory)
+        self._directory = Path(directory).absolute()
         self._interval = interval
         self._read = read
         try:
@@ -71,8 +71,10 @@ class Workers:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._name = f"{self._pid}-{secrets.token_hex(4)}"
-        self._lock = _locked(self._path("lock"))
+        if self._directory not in _named:
+            name = f"{self._pid}-{secrets.token_hex(4)}"
+            _named[self._directory] = name, _locked(self._directory / f"{name}.lock")
+        self._name, _ = _named[self._directory]
         self._stopped = threading.Event()
         self._writing = threading.Lock()
         threading.Thread(target=self._run, args=(self._stopped,), name="resilience-metrics", daemon=True).start()
@@ -83,7 +85,6 @@ class Workers:
 
     def begin_anew(self) -> None:
         """Be a worker of one's own: this is a forked child."""
-        os.close(self._lock)  # the parent holds it on
         self._begin()
 
     def write(self) -> None:
@@ -95,11 +96,10 @@ class Workers:
             _log.exception("metrics could not be written", extra={"component": "telemetry"})
 
     def stop(self) -> None:
-        """Write a last time. What was counted stays."""
+        """Write a last time. What was counted stays, for the others and for whoever begins anew in this process."""
         if not self._stopped.is_set() and self._pid == os.getpid():
             self._stopped.set()
             self.write()
-            os.close(self._lock)
             atexit.unregister(self.stop)
             _workers.discard(self)
 
@@ -198,8 +198,18 @@ def _is_locked(path: Path) -> bool:
 
 _workers: WeakSet[Workers] = WeakSet()
 
+_named: dict[Path, tuple[str, int]] = {}
+"""
+Under which name this process writes to a directory, and the lock that it holds until it ends.
+
+There is one for each directory, however often telemetry is set up: what is counted goes on being counted meanwhile.
+"""
+
 
 def _begin_anew_after_fork() -> None:
+    for _, lock in _named.values():
+        os.close(lock)  # the parent holds it on
+    _named.clear()
     for worker in list(_workers):
         worker.begin_anew()
 

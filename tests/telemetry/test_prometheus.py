@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from resilience import ConfigurationError, MetricsSettings, ProviderRegistry, ResilientProvider
 from resilience._core.states import CircuitState
 from resilience.process import meter_calls
-from resilience.telemetry import names
+from resilience.telemetry import _workers, names
 from resilience.telemetry import prometheus as page
 from resilience.telemetry._collect import Collector
 from resilience.telemetry._exposition import Exposition
@@ -283,7 +284,11 @@ def test_what_is_written_is_read() -> None:
 
 def test_one_worker_reads_another(tmp_path: Path, scene: Callable[..., Scene]) -> None:
     """Whoever is asked tells what all have written, and his own as it is now."""
-    one, other = scene(directory=str(tmp_path)), scene(directory=str(tmp_path))
+    one = scene(directory=str(tmp_path))
+    mine = _workers._named.pop(tmp_path)
+    other = scene(directory=str(tmp_path))  # as if it were another process
+    _, lock = _workers._named[tmp_path]
+    _workers._named[tmp_path] = mine
     one.call(one.registry.provider("openai"), 2)
     other.call(other.registry.provider("openai"), 3)
     key = "resilience_calls_total{resilience_outcome=success}{resilience_provider=openai}"
@@ -294,12 +299,27 @@ def test_one_worker_reads_another(tmp_path: Path, scene: Callable[..., Scene]) -
     other.page.write()
     state = "resilience_circuit_breaker_state{resilience_circuit_breaker_state=%s}{resilience_provider=openai}"
     assert one.read()[state % "closed"] == one.read()[state % "forced_open"] == 1
-    other.end()  # what it counted stays, what it was doing does not
+    other.end()
+    os.close(lock)  # its process is gone: what it counted stays, what it was doing does not
     read = one.read()
     assert read[key] == 5
     assert read[state % "forced_open"] == 0
     assert one.read()[key] == 5
     assert {path.name for path in tmp_path.iterdir() if path.suffix == ".json"} == {"gone.json"}
+
+
+def test_beginning_anew(tmp_path: Path, scene: Callable[..., Scene]) -> None:
+    """A process that sets its page up again, for the same directory, is one worker as before: nothing counts twice."""
+    one = scene(directory=str(tmp_path))
+    one.call(one.registry.provider("openai"), 2)
+    one.page.stop()
+    again = Exposition(MetricsSettings(directory=str(tmp_path)), one.collector)
+    sdk = MeterProvider([again.reader], shutdown_on_exit=False)
+    Instruments(sdk, one.collector).observe((names.RELOADS,))
+    found = flat(parse(again.text(["resilience_calls_total"])[0].decode()))
+    assert found["resilience_calls_total{resilience_outcome=success}{resilience_provider=openai}"] == 2
+    again.stop()
+    sdk.shutdown()
 
 
 def test_an_interrupted_burial(tmp_path: Path) -> None:
