@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from resilience import (
+    AllProvidersFailed,
     BulkheadSettings,
     CallTimeout,
     HedgeSettings,
@@ -25,6 +26,8 @@ from resilience import (
 )
 from resilience.events import AttemptTimedOut, CallWasRejected, HedgeLaunched, RetryScheduled
 from resilience.failure import FailureKind
+from resilience.process import watch_calls
+from resilience.watching import End
 
 pytestmark = pytest.mark.anyio
 
@@ -512,3 +515,67 @@ async def test_followers_share_what_comes(scene: Any) -> None:
         await scene.shut_down()
     assert [scene.end(name).scope for name in calls] == ["shutdown", "shutdown"]
     assert scene.end("leader") is not scene.end("follower")
+
+
+# -- several providers, and those who look -----------------------------------------------------------------------------
+
+
+async def test_other_providers_are_no_way_out(scene: Any) -> None:
+    """A chain whose provider fails during the grace is refused by the next: the error tells of both."""
+    chain = scene.provider.with_options(retry=False).fallback_to(scene.registry.provider("other"))
+    async with scene.under_way(call=lambda: chain.execute(scene.work, 3, fail=True)):
+        report = await scene.shut_down()
+    error = scene.end()
+    assert isinstance(error, AllProvidersFailed)
+    assert isinstance(error.__cause__, ConnectionResetError)
+    assert [(name, type(said)) for name, said in error.outcomes] == [
+        ("s3", ConnectionResetError),
+        ("other", ShuttingDown),
+    ]
+    assert (report.finished, report.refused, scene.began) == (1, 1, ["3"])
+    with pytest.raises(AllProvidersFailed, match="s3: shutting down; other: shutting down"):
+        await chain.execute(scene.work, 1)
+
+
+class _Follower:
+    """Follows every call, and notes how it ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[End] = []
+
+    def recording(self) -> bool:
+        return True
+
+    def call(self, *_: object, **__: object) -> _Follower:
+        return self
+
+    def attempt(self, _: int) -> _Follower:
+        return self
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def ended(self, end: End, **_: object) -> None:
+        self.ends.append(end)
+
+
+@pytest.mark.parametrize("seconds", [11, 100])
+async def test_a_call_that_is_followed(scene: Any, seconds: float) -> None:
+    """Tracing changes nothing: it may finish, or it is interrupted, and its end is told once for it and its attempt."""
+    await scene.warm(scene.use(**LONG))
+    follower = _Follower()
+    watch_calls(follower)
+    try:
+        async with scene.under_way(call=lambda: scene.provider.execute(scene.work, seconds)):
+            report = await scene.shut_down()
+        with pytest.raises(ShuttingDown):
+            await scene.provider.execute(scene.work, 1)
+    finally:
+        watch_calls(None)
+    if seconds == 11:
+        assert (scene.end(), report.finished, report.interrupted) == ("done", 1, 0)
+        assert follower.ends == [End.SUCCESS, End.SUCCESS, End.REJECTED]
+    else:
+        assert (scene.end().scope, report.finished, report.interrupted) == ("shutdown", 0, 1)
+        assert follower.ends == [End.FAILURE, End.FAILURE, End.REJECTED]
