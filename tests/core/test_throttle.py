@@ -128,3 +128,63 @@ def test_nonsense_is_refused(figures: dict[str, float]) -> None:
     """A ratio is at least 1, a share at most, and a window has a length."""
     with pytest.raises(ValueError, match="expected"):
         AdaptiveThrottle(**figures)  # type: ignore[arg-type]
+
+
+def test_the_bounds_of_its_figures_are_allowed() -> None:
+    """A ratio of 1 and shares of 0 and 1 mean something."""
+    assert recorded(AdaptiveThrottle(ratio=1), 50, 49).share(0.0) == pytest.approx(0.49)
+    assert recorded(AdaptiveThrottle(max_reject=0.0), 0, 99).share(0.0) == 0.0
+    assert recorded(AdaptiveThrottle(max_reject=1.0), 0, 99).share(0.0) == pytest.approx(0.99)
+
+
+def test_what_is_not_said_is_as_documented() -> None:
+    """Ten calls are enough to go by, and two minutes are looked back, in steps of six seconds."""
+    throttle = recorded(AdaptiveThrottle(), 0, 10, now=5.0)
+    assert throttle.share(5.0) == 0.9
+    throttle.record(6.0, accepted=False)
+    assert throttle.counts(119.9) == (11, 0)
+    assert throttle.counts(120.0) == (1, 0)
+    assert throttle.counts(125.9) == (1, 0)
+    assert throttle.counts(126.0) == (0, 0)
+
+
+class Draw(random.Random):
+    """A draw that was fixed beforehand; a second one fails."""
+
+    def __init__(self, *draws: float) -> None:
+        self.draws = list(draws)
+        super().__init__()
+
+    def random(self) -> float:
+        return self.draws.pop()
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_each_priority_draws_against_its_own_share(priority: Priority) -> None:
+    """Below its share it is held back, at it and above it leaves."""
+    throttle = recorded(AdaptiveThrottle(), 19, 80)
+    share = throttle.share(0.0, priority)
+    assert throttle.holds_back(0.0, priority, Draw(math.nextafter(share, 0)))
+    assert not throttle.holds_back(0.0, priority, Draw(share))
+
+
+def test_nothing_is_drawn_where_nothing_is_held_back() -> None:
+    """A healthy provider's calls leave the source of randomness alone."""
+    assert not recorded(AdaptiveThrottle(), 99, 0).holds_back(0.0, Priority.DEFAULT, Draw())
+
+
+def test_other_figures_judge_the_same_calls() -> None:
+    """Each figure takes effect at once, and the calls of a window of another length are those that are known."""
+    throttle = recorded(AdaptiveThrottle(), 20, 79)
+    throttle.adopt(1.0, ratio=1.5, window=120.0, max_reject=0.9, minimum_calls=10)
+    assert throttle.share(1.0) == pytest.approx(0.69)
+    throttle.adopt(1.0, ratio=1.5, window=120.0, max_reject=0.5, minimum_calls=10)
+    assert throttle.share(1.0) == 0.5
+    throttle.adopt(1.0, ratio=1.5, window=120.0, max_reject=0.5, minimum_calls=100)
+    assert throttle.share(1.0) == 0.0
+    throttle.adopt(1.0, ratio=2.0, window=600.0, max_reject=0.9, minimum_calls=10)
+    assert throttle.counts(599.0) == (99, 20)
+    throttle.adopt(300.0, ratio=2.0, window=20.0, max_reject=0.9, minimum_calls=10)
+    assert throttle.counts(300.0) == (0, 0)
+    with pytest.raises(ValueError, match="ratio"):
+        throttle.adopt(300.0, ratio=0.5, window=20.0, max_reject=0.9, minimum_calls=10)
