@@ -46,7 +46,7 @@ class AttemptWatch(Protocol):
     def leave(self) -> None:
         """It has returned, raised or been cancelled, in the same context."""
 
-    def ended(self, end: End, *, failure: Failure | None, error: BaseException | None) -> None:
+    def ended(self, end: End, /, *, failure: Failure | None, error: BaseException | None) -> None:
         """The attempt is over. Neither *failure* nor *error* may be kept."""
 
 
@@ -59,13 +59,14 @@ class Watch(Protocol):
     def leave(self) -> None:
         """It has a result or an error, in the same context. It may still be held open."""
 
-    def attempt(self, number: int) -> AttemptWatch:
+    def attempt(self, number: int, /) -> AttemptWatch:
         """An attempt is about to leave: the call's *number*-th, counted from 1."""
         ...
 
     def ended(
         self,
         end: End,
+        /,
         *,
         attempts: int,
         failure: Failure | None,

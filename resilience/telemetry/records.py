@@ -189,11 +189,9 @@ def _attributes(event: Event, facts: Mapping[str, str]) -> dict[str, _Value]:
     return attributes
 
 
-def _plain(value: Any) -> _Value:
+def _plain(value: _Value) -> _Value:
     """Return *value* without the class that makes a word one of ours."""
-    if isinstance(value, str):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return str(value) if isinstance(value, str) else value
 
 
 def _emitter(logger_provider: Any) -> Callable[[int, str, str, Mapping[str, _Value], str], None] | None:
