@@ -19,6 +19,7 @@ not wait, and it is not retried.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -96,7 +97,7 @@ class Shutdown:
         report: What became of everything, once it is over.
     """
 
-    __slots__ = ("_bus", "_closed", "_closers", "_followers", "_leads", "_life", "_unclosed", "_wall_clock", "report")
+    __slots__ = ("_bus", "_closed", "_closers", "_followers", "_leading", "_life", "_unclosed", "_wall_clock", "report")
 
     report: ShutdownReport | None
 
@@ -109,7 +110,7 @@ class Shutdown:
 
     def start_anew(self) -> None:
         """Forget that it ever began: in a forked child it has not."""
-        self._leads = False
+        self._leading = threading.Lock()  # held by the task that does it, in whatever thread
         self._followers: list[Waiter] = []
         self._closed = 0
         self._unclosed: tuple[str, ...] = ()
@@ -140,15 +141,14 @@ class Shutdown:
     async def run(self, terms: ShutdownSettings) -> ShutdownReport:
         """Shut down, or wait until somebody else has who began before; what *terms* he has holds for all."""
         while self.report is None:
-            if self._leads:
+            if not self._leading.acquire(blocking=False):
                 await self._follow()
                 continue
-            self._leads = True
             try:
-                self.report = await self._lead(terms)
+                self.report = self.report or await self._lead(terms)
             finally:  # cancelled: who comes next goes on
-                self._leads = False
                 self._life.wake = None
+                self._leading.release()
                 self._tell_followers()
         return self.report
 

@@ -273,3 +273,21 @@ def test_a_forked_child_starts_open(elsewhere: str) -> None:
         assert json.loads(pipe.read()) == [True, 1]
     os.wait()
     assert registry.stopping
+
+
+def test_one_shutdown_for_all_threads(elsewhere: str) -> None:
+    """Whoever asks for it from another thread at the same time waits for the same one."""
+    for _ in range(20):
+        registry = registry_of()
+        closed: list[int] = []
+
+        async def close(closed: list[int] = closed) -> None:
+            closed.append(1)
+            await anyio.sleep(0.002)
+
+        registry.on_close(close)
+        with running(elsewhere, *[registry.shutdown] * 4) as ends:
+            pass
+        assert ends == [ends[0]] * 4
+        assert all(end is ends[0] for end in ends)
+        assert closed == [1]
