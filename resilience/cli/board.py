@@ -25,10 +25,13 @@ class Row:
         status: pass, warn or fail.
         state: The circuit's, or gated when nothing but the gate is closed.
         since: When the circuit came into it, in seconds since the Unix epoch.
+        unwell_for: How long it has not been well, in seconds; a circuit may have opened several times in it.
         calls: Calls that ended, per second since the last look; so are retries and rejections.
         retries: Retries.
         rejected: Calls refused.
         totals: The same three since the process began.
+        failures: The calls that failed since then, by kind.
+        rejections: The calls that were refused, by reason.
         p50: What half of the calls took at most, in seconds.
         p99: What 99 % of them took at most.
         failing: The share of the calls that failed lately.
@@ -44,10 +47,13 @@ class Row:
     status: str
     state: str
     since: float | None
+    unwell_for: float | None
     calls: float | None
     retries: float | None
     rejected: float | None
     totals: Mapping[str, int]
+    failures: Mapping[str, int]
+    rejections: Mapping[str, int]
     p50: float | None
     p99: float | None
     failing: float | None
@@ -146,10 +152,13 @@ def _row(process: Process, name: str, entry: Document, rates: dict[str, float]) 
         status=printable(entry.get("status") or "?"),
         state="gated" if state == "closed" and _number(snapshot, "gate_closed_for", 0.0) > 0 else state,
         since=_known(breaker, "since"),
+        unwell_for=_known(entry, "unwellFor"),
         calls=rates.get("calls") if fresh else None,
         retries=rates.get("retries") if fresh else None,
         rejected=rates.get("rejected") if fresh else None,
         totals={key: int(value) for key, value in _totals(entry).items()},
+        failures=_counts(snapshot, "failures"),
+        rejections=_counts(snapshot, "rejections"),
         p50=_known(latency, "p50"),
         p99=_known(latency, "p99"),
         failing=_number(breaker, "failed", 0.0) / lately if lately else None,
@@ -180,6 +189,13 @@ def _rates(entry: Document, earlier: object, seconds: float) -> dict[str, float]
 def _part(document: Document, key: str) -> Document:
     found = document.get(key)
     return found if is_document(found) else {}
+
+
+def _counts(document: Document, key: str) -> dict[str, int]:
+    """Return what was counted by some name, the most frequent first."""
+    found = _part(document, key)
+    counts = {printable(name): int(_number(found, name, 0.0)) for name in found}
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _known(document: Document | None, key: str) -> float | None:

@@ -71,13 +71,17 @@ def _refuses(row: Row) -> bool:
 def _told(row: Row) -> Iterator[tuple[str, str]]:
     now = time.time()
     since = f" since {clock(row.since)}, for {age(now - row.since)}" if row.since is not None else ""
-    yield "status", row.status
+    unwell = row.unwell_for
+    yield "status", row.status + (f", unwell since {clock(now - unwell)}, for {age(unwell)}" if unwell else "")
     yield "state", row.state.replace("_", "-") + since
     yield "a call now", row.reason
     yield "what is done", _deed(row)
     totals = row.totals
     failing = f", {row.failing:.0%} failed lately" if row.failing else ""
     yield "so far", f"{totals['calls']} calls, {totals['retries']} retries, {totals['rejected']} refused{failing}"
+    for title, counts in (("failed", row.failures), ("refused", row.rejections)):
+        if counts:
+            yield title, ", ".join(f"{count} {name}" for name, count in counts.items())
     if row.last:
         yield "last trouble", row.last + (f", {age(now - row.last_at)} ago" if row.last_at is not None else "")
 
@@ -85,6 +89,8 @@ def _told(row: Row) -> Iterator[tuple[str, str]]:
 def _deed(row: Row) -> str:
     """Say what the framework does in this state."""
     match row.state:
+        case "open" if row.reason.startswith("admits"):
+            return "its time is over: the next call goes out as a probe"
         case "open":
             return "calls are refused at once; when the time is over, the next one goes out as a probe"
         case "half_open":

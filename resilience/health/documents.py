@@ -92,7 +92,8 @@ def _providers(health: Health, report: Report) -> list[tuple[str, Component, Pro
 
 def _provider(component: Component, runtime: ProviderRuntime) -> dict[str, Json]:
     snapshot = encoded(take_snapshot(runtime))
-    return {"status": component.status.value, "reason": component.output, "snapshot": snapshot}
+    unwell: dict[str, Json] = {} if component.bad_for is None else {"unwellFor": component.bad_for}
+    return {"status": component.status.value, "reason": component.output, **unwell, "snapshot": snapshot}
 
 
 def _identity(health: Health) -> dict[str, Json]:

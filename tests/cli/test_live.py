@@ -97,7 +97,8 @@ def test_a_provider_that_is_down_is_explained(down: str, in_process: Command) ->
     done = in_process("explain", "openai", "--url", down)
     assert done.returncode == 1
     told = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines()[1:])
-    assert told["status"] == "fail"
+    assert told["status"].startswith("fail, unwell since ")
+    assert "connection_error" in told["failed"]
     assert re.fullmatch(r"open since \d\d:\d\d:\d\d, for \d+s", told["state"])
     assert told["a call now"].startswith("refuses: circuit_open, ")
     assert told["what is done"].startswith("calls are refused at once")
@@ -201,6 +202,24 @@ def test_what_is_done_in_each_state(in_process: Command, state: str, failed: int
         done = in_process("explain", "s3", "--url", url)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("what is done"))
     assert line.removeprefix("what is done").strip().startswith(deed)
+
+
+def test_an_explanation_says_since_when_and_what_failed(in_process: Command) -> None:
+    """Also after many probes have failed: the last thing that happened is then one more refusal."""
+    snapshot = {
+        "breaker": {"state": "open", "since": 1e9},
+        "failures": {"timeout": 2, "connection_error": 7},
+        "rejections": {"circuit_open": 71},
+        "last_reason": "circuit_open",
+    }
+    entry = {"status": "fail", "reason": "admits: the next call is a probe", "unwellFor": 90.0, "snapshot": snapshot}
+    with answering({"/health/providers/s3": (200, entry)}) as url:
+        lines = in_process("explain", "s3", "--url", url).stdout.splitlines()
+    told = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[1:])
+    assert re.fullmatch(r"fail, unwell since \d\d:\d\d:\d\d, for 2m", told["status"])
+    assert told["failed"] == "7 connection_error, 2 timeout"
+    assert told["refused"] == "71 circuit_open"
+    assert told["what is done"] == "its time is over: the next call goes out as a probe"
 
 
 def test_an_entry_without_figures_is_no_explanation(in_process: Command) -> None:

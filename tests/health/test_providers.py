@@ -191,6 +191,8 @@ async def test_the_list_has_every_provider_with_its_figures(ask: Any) -> None:
     assert entry["reason"] == endpoint.explain().text
     assert entry["snapshot"] == json.loads(json.dumps(dataclasses.asdict(endpoint.snapshot())))
     assert entry["snapshot"]["breaker"]["state"] == "open"
+    assert entry["unwellFor"] >= 0
+    assert "unwellFor" not in reply.json["providers"]["openai"]
     assert b"hunter2" not in reply.body
 
 
