@@ -172,10 +172,11 @@ async def serving(
         close: Likewise.
 
     Raises:
-        ConfigurationError: *health* is not that of *registry*.
+        ConfigurationError: *health* is not that of *registry*, or this is not asyncio.
         ImportError: The extra ``serve`` is not installed.
         OSError: The address is taken, or is none of this machine's.
     """
+    _check_loop()
     if health is None:
         health = Health(registry)
     elif registry is not None and health.registry is not registry:
@@ -295,6 +296,16 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise type(error)(error.errno, f"{host}:{port}: {error.strerror}") from error
+
+
+def _check_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "serving() runs on asyncio, as uvicorn does. On trio use registry.lifespan(), and let a server for trio, "
+            "such as hypercorn, run Health().app()"
+        ) from None
 
 
 def _made_server(health: Health) -> Any:

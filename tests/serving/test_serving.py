@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from resilience import CallTimeout, ConfigurationError, ProviderRegistry, Settings, ShuttingDown
 from resilience.health import Health
@@ -52,6 +53,17 @@ async def test_it_answers_while_the_block_works(registry: ProviderRegistry) -> N
     assert server.report.clean
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
+
+
+def test_on_trio_it_says_what_to_do_instead(registry: ProviderRegistry) -> None:
+    """Not an error out of the depths of a server."""
+
+    async def main() -> None:
+        async with serving(registry, port=0):
+            raise AssertionError("it serves")
+
+    with pytest.raises(ConfigurationError, match=r"On trio use registry.lifespan\(\)"):
+        trio.run(main)
 
 
 async def test_readiness_fails_first(registry: ProviderRegistry) -> None:
