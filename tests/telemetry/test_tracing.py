@@ -578,6 +578,37 @@ async def test_modes(
         assert len(exporter.get_finished_spans()) == inside
 
 
+async def test_the_arms_of_an_experiment(exporter: InMemorySpanExporter) -> None:
+    """The spans of an experiment's calls say which arm made them; others say nothing of it."""
+    tree = {
+        "defaults": {"telemetry": {"spans": "always"}},
+        "experiments": {"openai": {"share": 1.0, "settings": {"retry": {"max_attempts": 5}}}},
+    }
+    registry = ProviderRegistry(Settings.model_validate(tree), clock=anyio.current_time)
+    await registry.provider("openai").execute(failing())
+    call, [attempt] = ours(exporter)
+    assert told(call)["variant"] == told(attempt)["variant"] == "b"
+    exporter.clear()
+    await registry.provider("other").execute(failing())
+    assert "variant" not in told(ours(exporter)[0])
+
+
+async def test_a_call_that_a_shutdown_refuses(exporter: InMemorySpanExporter) -> None:
+    """A call that comes while its registry shuts down is refused in the trace as well."""
+    registry = ProviderRegistry(
+        Settings(defaults=ProviderSettings.model_validate({"telemetry": {"spans": "always"}})), clock=anyio.current_time
+    )
+    openai = registry.provider("openai")
+    await registry.shutdown()
+    assert (await openai.try_execute(failing())).rejected
+    call, attempts = ours(exporter)
+    assert (told(call)["reason"], told(call)["error.type"], attempts) == (
+        "shutting_down",
+        "resilience.ShuttingDown",
+        [],
+    )
+
+
 async def test_what_a_sampler_drops_stays_dropped(exporter: InMemorySpanExporter) -> None:
     """Where the sampler decides against a call, nothing inside of it becomes a trace of its own."""
     sdk = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
