@@ -418,6 +418,39 @@ async def test_a_call_inside_a_call(exporter: InMemorySpanExporter) -> None:
     assert len(spans) == 4
 
 
+async def test_calls_at_the_same_time_do_not_mix(
+    tracer_provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    """Of many calls at the same time, some of them retried, each has its own spans, and its user's below them."""
+    openai, tracer = provider(breaker={"enabled": False}), tracer_provider.get_tracer("app")
+
+    async def request(number: int) -> None:
+        act, tried = failing(*[500] * (number % 3)), 0
+
+        async def work() -> None:
+            nonlocal tried
+            tried += 1
+            with tracer.start_as_current_span(f"work {number} {tried}"):
+                await act()
+
+        with tracer.start_as_current_span(f"request {number}"):
+            await openai.execute(work)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(request, number)
+    spans = {span.context.span_id: span for span in exporter.get_finished_spans() if span.context is not None}
+    works = [span for span in spans.values() if span.name.startswith("work")]
+    assert len(works) == 20 * (1 + 2 + 3)
+    for work in works:
+        _, number, tried = work.name.split()
+        line = [work]
+        while (parent := line[-1].parent) is not None:
+            line.append(spans[parent.span_id])
+        assert [span.name for span in line[1:]] == ["attempt openai", "execute openai", f"request {number}"]
+        assert told(line[1])["attempt"] == int(tried)
+
+
 async def test_a_fallback_is_a_call_of_its_own(tracer_provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """Each provider of a chain that was asked has a span, side by side in the request's trace."""
     first, second = provider("openai", retry={"enabled": False}), provider("anthropic")
