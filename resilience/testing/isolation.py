@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from resilience import registry as _registry
-from resilience.registry import Key, ProviderRegistry, default_registry
+from resilience.eviction import Key
+from resilience.experiment import is_second_arm
+from resilience.registry import ProviderRegistry, default_registry
 from resilience.runtime import ProviderRuntime
 from resilience.settings import Settings
 
@@ -67,6 +69,8 @@ def _replace(known: dict[Key, ProviderRuntime], runtimes: dict[Key, ProviderRunt
 def _lead(runtimes: dict[Key, ProviderRuntime], to: Callable[[], ProviderRegistry] | None) -> None:
     """Send every handle on one of *runtimes* to the runtime of that name in another registry, or nowhere else."""
     for key, runtime in runtimes.items():
+        if is_second_arm(key):
+            continue  # it is led to by the first
         name, endpoint = (key, None) if isinstance(key, str) else key
         with runtime.common.lock:
             runtime.successor = None if to is None else partial(_runtime, to, name, endpoint)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from resilience import CircuitState, ProviderSettings, ResilientProvider, RetrySettings, Settings, default_registry
+from resilience import (
+    CircuitState,
+    ExperimentSettings,
+    ProviderSettings,
+    ResilientProvider,
+    RetrySettings,
+    Settings,
+    default_registry,
+)
 from resilience.testing import VirtualClock, isolated_registry
 
 ONCE = Settings(defaults=ProviderSettings(retry=RetrySettings(max_attempts=1)))
@@ -31,6 +39,18 @@ def test_inside_everything_starts_from_nothing() -> None:
     assert ResilientProvider("isolation-a").breaker.state is CircuitState.FORCED_OPEN
     assert "isolation-b" in usual
     assert ResilientProvider("isolation-b").settings.retry.max_attempts == 3
+
+
+def test_around_an_experiment() -> None:
+    """A provider with an experiment is put aside with both of its arms, and put back."""
+    settings = Settings(experiments={"isolation-c": ExperimentSettings(share=0.5, settings=ProviderSettings())})
+    with isolated_registry(settings) as outer:
+        handle = ResilientProvider("isolation-c")
+        arms = len(outer.runtimes)
+        with isolated_registry(ONCE) as registry:
+            assert handle.snapshot().calls == 0
+            assert list(registry) == ["isolation-c"]
+        assert len(outer.runtimes) == arms == 2
 
 
 @pytest.mark.anyio
