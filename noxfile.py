@@ -268,21 +268,21 @@ def prometheus(session: nox.Session) -> str:
 def proofs(session: nox.Session, *command: str) -> None:
     """Run a command beside Prometheus, where the proofs are, but the source tree is not."""
     path = os.pathsep.join((prometheus(session), os.environ.get("PATH", os.defpath)))
-    session.run("python", "-P", *command, env={**ISOLATED, "PYTHONPATH": str(ROOT / "proofs"), "PATH": path})
+    session.run("python", "-P", *command, env={**ISOLATED, "PYTHONPATH": str(ROOT / "tests" / "proofs"), "PATH": path})
 
 
 @nox.session
 def monitoring(session: nox.Session) -> None:
     """Prove dashboard, alerts and telemetry with real ones: Prometheus, Grafana's types, an OTLP receiver."""
     install(session, "monitoring")
-    proofs(session, "-m", "pytest", "proofs", *session.posargs)
+    proofs(session, "-m", "pytest", "tests/proofs", *session.posargs)
 
 
 @nox.session
 def pages(session: nox.Session) -> None:
     """Write the pages that are made: the runbook, and the dashboard as a real Prometheus has seen it."""
     install(session, "monitoring")
-    proofs(session, "proofs/pages.py", *session.posargs)
+    proofs(session, "tests/proofs/pages.py", *session.posargs)
 
 
 @nox.session

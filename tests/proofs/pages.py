@@ -14,7 +14,7 @@ from stage import WINDOW, Watched, watched
 from resilience.monitoring import runbook
 from resilience.monitoring.panels import ROWS, Kind, Row
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 START = 6.0
 COLUMNS = 2
 CALLS = f"{CALLS_A_SECOND * 7:g}"  # s3 is called by two
