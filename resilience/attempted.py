@@ -275,12 +275,17 @@ class Attempted(Course):
                 return False
             known = safely(link, "__dict__")  # not the attribute itself: an error may answer to every name
             mark = known[_MARK] if is_mapping(known) and _MARK in known else None
-            if mark is not None and mark[:2] == (id(self.runtime), id(self._task)) and mark[2] >= began:
+            if mark is not None and mark[:-1] == self._signature and mark[-1] >= began:
                 return True
             if self._is_marked(safely(link, "response"), began):
                 return True
             link = link.__cause__
         return False
+
+    @property
+    def _signature(self) -> tuple[str, int, int]:
+        """Say which provider, whichever arm of its experiment, makes this call, and in which task."""
+        return self.runtime.name, id(self.runtime.life), id(self._task)
 
     def _is_marked(self, response: object, began: float) -> bool:
         """Whether a transport has left on *response* that this very provider gave up on it, since *began*."""
@@ -344,7 +349,7 @@ class Attempted(Course):
             annotate(error, runtime.name, attempts_note(failure, self.attempt, reason))
         # Only for an outer call: on a stored exception the mark would meet the next one.
         outer = is_inside(self._task, runtime.lanes.values())
-        leave(error, _MARK, (id(runtime), id(self._task), now) if outer else None)
+        leave(error, _MARK, (*self._signature, now) if outer else None)
         self._failure = failure
         self._tell.gave_up(failure, reason, error, now - self.began)
         self.over(End.FAILURE, now, failure=failure, reason=reason, error=error)

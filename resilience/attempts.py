@@ -65,7 +65,7 @@ class Attempts:
         if course.untouched:
             raise RuntimeError("the attempt was not entered: write `async with attempt:` inside the loop")
         course.untouched = True
-        if not self._runtime.enabled:
+        if course.call is None and not self._runtime.enabled:
             return Attempt(course)
         if course.call is None:
             course.call = Call(self._runtime, self._plan, self._runtime.clock())

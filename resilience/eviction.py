@@ -43,7 +43,7 @@ def is_idle(runtime: ProviderRuntime) -> bool:
     """Whether forgetting a provider would lose nothing: circuit as when new, gate open, no call under way."""
     if runtime.variant and runtime.rival is None:
         return False  # the other arm of an experiment goes with the usual one
-    return (runtime.rival is None or _rests(runtime.rival)) and _rests(runtime)
+    return all(_rests(arm) for arm in runtime.arms)
 
 
 def _rests(runtime: ProviderRuntime) -> bool:
@@ -57,6 +57,13 @@ def _abandoned(runtimes: dict[Key, ProviderRuntime]) -> Key | None:
 
 
 def _is_abandoned(runtime: ProviderRuntime) -> bool:
+    if runtime.variant and runtime.rival is None:
+        return False
+    alone = [_is_unattended(arm) for arm in runtime.arms]
+    return any(alone) and all(one or _rests(arm) for one, arm in zip(alone, runtime.arms, strict=True))
+
+
+def _is_unattended(runtime: ProviderRuntime) -> bool:
     circuit = runtime.breaker.circuit
     open_time_over = circuit.state is CircuitState.OPEN and circuit.until <= runtime.clock()
     return (open_time_over or circuit.state is CircuitState.HALF_OPEN) and _is_quiet(runtime)
@@ -68,7 +75,10 @@ def _is_quiet(runtime: ProviderRuntime) -> bool:
 
 def used(runtime: ProviderRuntime) -> int:
     """Return a number that moves with each attempt, to tell whether there were any."""
-    circuit = runtime.breaker.circuit
+    count = 0
     with runtime.common.lock:
-        runtime.absorb()
-        return circuit.successes + circuit.failures + circuit.ignored
+        for arm in runtime.arms:
+            arm.absorb()
+            circuit = arm.breaker.circuit
+            count += circuit.successes + circuit.failures + circuit.ignored
+    return count

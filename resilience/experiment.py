@@ -8,7 +8,8 @@ they share                              the gate and the rate limit: to the prov
 ======================================  ===========================================================================
 
 The usual arm is called ``a`` and the other one ``b``, in metrics, events and snapshots. Each call is drawn by lot; a
-call inside a call is drawn for itself. Calls of a provider with an experiment do not take the fast path.
+call inside a call is drawn for itself, but what one arm has retried the other does not retry again. Listeners and rules
+of the provider serve both arms. Calls of a provider with an experiment do not take the fast path.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ def is_second_arm(key: Key) -> bool:
     return len(key) == len(second_arm_of(key)) and not isinstance(key, str)
 
 
+def second_settings(usual: ProviderRuntime, settings: ProviderSettings) -> ProviderSettings:
+    """Return what holds for the other arm of *usual* where *settings* are asked for: some of it holds for both."""
+    return settings.model_copy(update={"gate": usual.settings.gate, "rate_limit": usual.settings.rate_limit})
+
+
 def pair(usual: ProviderRuntime, rival: ProviderRuntime, settings: ProviderSettings, share: float) -> None:
     """Let *rival* make *share* of the calls of *usual*, under *settings*."""
-    shared = {"gate": usual.settings.gate, "rate_limit": usual.settings.rate_limit}
-    adopt(rival, settings.model_copy(update=shared))
+    adopt(rival, second_settings(usual, settings))
     _share_rate(rival, usual)
     usual.take_turns_with(rival, share)
 

@@ -123,8 +123,8 @@ class Handle:
         """
         if not callable(rule):
             raise TypeError(f"a rule is a function from an error to a Failure, a FailureKind or None, not {rule!r}")
-        runtime = self._current()
-        runtime.rules = (*runtime.rules, rule)
+        for arm in self._current().arms:
+            arm.rules = (*arm.rules, rule)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.explain().text}>"

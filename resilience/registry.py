@@ -25,10 +25,10 @@ from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
 from resilience.eviction import Key, is_idle, least_used
-from resilience.experiment import is_second_arm, pair, second_arm_of
+from resilience.experiment import is_second_arm, pair, second_arm_of, second_settings
 from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
-from resilience.settings import Change, Settings, ShutdownSettings, changes
+from resilience.settings import Change, ProviderSettings, Settings, ShutdownSettings, changes
 from resilience.shutdown import Shutdown, ShutdownReport
 
 if TYPE_CHECKING:
@@ -149,31 +149,44 @@ class ProviderRegistry:
                 runtimes = tuple(self.runtimes.items())
             for key, runtime in runtimes:
                 if not is_second_arm(key):
-                    adopt(runtime, settings.for_provider(name_in(key)))
-                    with self._lock:
-                        self._pair(key, runtime)
+                    # A listener may have read others meanwhile: those hold for all.
+                    adopt(runtime, self.settings.for_provider(name_in(key)))
+                    self._pair(key, runtime)
         if found:
             moment = self._tools.wall_clock()
             self.bus.emit(SettingsReloaded(provider="", time=moment, source=source, changes=found))
         return found
 
     def _pair(self, key: Key, runtime: ProviderRuntime) -> None:
-        """Give *runtime* the other arm that the settings ask for, or take it away. Called under the lock."""
-        name, rival_key = name_in(key), second_arm_of(key)
-        common_name = f"{name} b"
-        experiment, settings = self.settings.experiment(name), self.settings.alternative(name)
-        rival = self.runtimes.get(rival_key)
-        if experiment is None or settings is None or not experiment.share:
-            if rival is not None:
-                runtime.take_turns_with(None, 0.0)  # calls under way in the other arm end there
-                self._forget(rival_key, common_name, lambda: runtime)
-            return
-        if rival is None:
-            common = self._commons.get(common_name)
-            if common is None:
-                common = self._commons[common_name] = Common(settings, self._tools, twin=runtime.common)
-            rival = self.runtimes[rival_key] = ProviderRuntime(runtime.name, settings, self._tools, common)
-        pair(runtime, rival, settings, experiment.share)
+        """Give *runtime* the other arm that the settings ask for, or take it away."""
+        name = name_in(key)
+        with self._lock:
+            if self.runtimes.get(key) is not runtime:
+                return  # forgotten meanwhile
+            experiment, settings = self.settings.experiment(name), self.settings.alternative(name)
+            if experiment is None or settings is None or not experiment.share:
+                if runtime.rival is not None:
+                    self._part(key, runtime)
+                return
+            rival = runtime.rival
+            if rival is None:
+                rival = self._second_arm(key, runtime, second_settings(runtime, settings))
+        pair(runtime, rival, settings, experiment.share)  # not under the lock: it tells its listeners
+
+    def _part(self, key: Key, runtime: ProviderRuntime) -> None:
+        """End the experiment of *runtime*; calls under way in its other arm end there. Called under the lock."""
+        runtime.take_turns_with(None, 0.0)
+        self._forget(second_arm_of(key), f"{name_in(key)} b", lambda: runtime)
+
+    def _second_arm(self, key: Key, runtime: ProviderRuntime, settings: ProviderSettings) -> ProviderRuntime:
+        """Make the other arm of *runtime*. Called under the lock."""
+        name = f"{name_in(key)} b"
+        common = self._commons.get(name)
+        if common is None:
+            common = self._commons[name] = Common(settings, self._tools, twin=runtime.common)
+        rival = ProviderRuntime(runtime.name, settings, self._tools, common, above=runtime.bus)
+        self.runtimes[second_arm_of(key)] = rival
+        return rival
 
     def provider(self, name: str, *, endpoint: str | None = None) -> ResilientProvider:
         """

@@ -56,6 +56,7 @@ class ProviderRuntime:
         settings: What holds for it.
         tools: Clocks, randomness and the bus above.
         common: What it shares with the other endpoints of its provider.
+        above: The bus that hears of it. Default: the registry's.
     """
 
     __slots__ = (
@@ -128,7 +129,9 @@ class ProviderRuntime:
 
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 
-    def __init__(self, name: str, settings: ProviderSettings, tools: Tools, common: Common) -> None:
+    def __init__(
+        self, name: str, settings: ProviderSettings, tools: Tools, common: Common, *, above: EventBus | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
         self.enabled = settings.enabled
@@ -138,7 +141,7 @@ class ProviderRuntime:
         self.life = tools.life
         self._rng = tools.rng
         self.tools = tools
-        self.bus = EventBus(tools.bus, rerouted=self._listeners_changed)
+        self.bus = EventBus(above if above is not None else tools.bus, rerouted=self._listeners_changed)
         self.rival = None
         self.share = 0.0
         self.rules: tuple[Rule, ...] = ()
@@ -275,6 +278,8 @@ class ProviderRuntime:
 
     def take_turns_with(self, rival: ProviderRuntime | None, share: float) -> None:
         """Let *rival* make *share* of the calls from now on; None: make them all."""
+        if rival is not None and rival is not self.rival:
+            rival.rules, rival.chaos = self.rules, self.chaos
         self.rival, self.share = rival, share
         self.bus.variant = "a" if rival is not None else ""
         if rival is not None:
@@ -282,15 +287,23 @@ class ProviderRuntime:
         with self.common.lock:
             self.refresh()
 
+    @property
+    def arms(self) -> tuple[ProviderRuntime, ...]:
+        """Who makes the calls: this runtime, and the other arm of its experiment if there is one."""
+        rival = self.rival
+        return (self,) if rival is None else (self, rival)
+
     def drawn(self) -> ProviderRuntime:
         """Draw who makes the next call: this runtime, or the other arm of its experiment."""
-        return self.rival if self.rival is not None and self._rng.random() < self.share else self
+        rival = self.rival  # another thread may end the experiment at any moment
+        return rival if rival is not None and self._rng.random() < self.share else self
 
     def disturb(self, chaos: tuple[Callable[[Any], Any], ...]) -> None:
         """Put *chaos* around every attempt from now on, in place of what was there."""
         with self.common.lock:
-            self.chaos = chaos
-            self.refresh()
+            for arm in self.arms:
+                arm.chaos = chaos
+                arm.refresh()
 
     def disturbed(self, func: Any) -> Any:
         """Return *func* as an attempt reaches it."""

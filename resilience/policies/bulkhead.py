@@ -138,8 +138,8 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
             if limit != self.limit:
                 self.limit = limit
                 self._hand_on()
-            told = self._settle()
-        self._tell(told)
+            # Told with the next thing that happens: a provider holds its lock around this.
+            self._news = self._settle()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import threading
 from typing import Any
 
 import anyio
 import pytest
 
-from resilience import ExperimentSettings, ProviderRegistry, ProviderSettings, Settings
+from resilience import ExperimentSettings, FailureKind, ProviderRegistry, ProviderSettings, Settings
+from resilience.events import CallFailed, CallWasRejected, CallWouldBeRejected, CircuitChanged, Event
+from resilience.testing import EventRecorder
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +27,21 @@ def settings(share: float = 0.0, other: dict[str, Any] | None = None, **usual: A
 
 def registry_of(settings: Settings) -> ProviderRegistry:
     return ProviderRegistry(settings, clock=anyio.current_time, wall_clock=lambda: 1e9, rng=random.Random(1))
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could take a lock."""
+    took: list[bool] = []
+
+    def take() -> None:
+        took.append(lock.acquire(timeout=0))
+        if took[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return took[0]
 
 
 # -- settings read anew while calls wait or sleep --------------------------------------------------------------------
@@ -91,3 +110,158 @@ async def test_calls_of_an_arm_are_counted_there_to_their_end(world) -> None:
     runtime.absorb()
     assert (runtime.succeeded, runtime.tally.failures) == (2, {("bad_request", "invalid_input"): 1})
     assert (provider.snapshot().succeeded, provider.snapshot().failed) == (1, 0)
+
+
+async def test_an_iteration_under_way_ends_as_it_began(world) -> None:
+    """Resilience is switched off in its first attempt: the second still comes after its pause, and is the last."""
+    registry = registry_of(settings(**FAST))
+    provider = registry.provider("s3")
+    times: list[float] = []
+    async for attempt in provider.attempts():
+        async with attempt:
+            times.append(anyio.current_time())
+            if len(times) == 1:
+                registry.reload(settings(enabled=False))
+                raise ConnectionResetError
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [5]
+    assert provider.snapshot().succeeded == 1
+
+
+# -- listeners that call back ----------------------------------------------------------------------------------------
+
+
+async def test_settings_read_by_a_listener_hold_for_all(world) -> None:
+    """It reads others while the first are still being adopted: no provider is left with the first."""
+    registry = registry_of(settings())
+    providers = [registry.provider(name) for name in ("one", "s3", "two")]
+    last = settings(0.5, {"errors": "standard"}, retry={"max_attempts": 9})
+    registry.subscribe(lambda _: registry.reload(last), CircuitChanged)
+    registry.reload(settings(breaker={"mode": "forced_open"}))
+    assert registry.settings is last
+    assert [provider.settings for provider in providers] == [last.for_provider(one.name) for one in providers]
+    assert providers[1].alternative.settings.errors == "standard"
+
+
+async def test_a_provider_forgotten_by_a_listener_stays_forgotten(world) -> None:
+    """A listener makes the full registry forget a provider whose settings are being read anew: no arm is left of it."""
+    registry = registry_of(settings().model_copy(update={"max_providers": 1}))
+    old = registry.provider("s3")
+
+    def listener(_: Event) -> None:
+        stop()
+        registry.provider("another")
+
+    stop = old.subscribe(listener, CircuitChanged)
+    with_arm = settings(0.5, breaker={"mode": "disabled"}).model_copy(update={"max_providers": 1})
+    registry.reload(with_arm)
+    assert list(registry.runtimes) == ["another"]
+    assert old.alternative._runtime is registry.runtimes["s3", "", "b"]
+    assert old._runtime.common.gate is old.alternative._runtime.common.gate
+
+
+@pytest.mark.parametrize("arm", ["usual", "other"])
+async def test_listeners_are_told_under_no_lock(world, arm: str) -> None:
+    """Another thread may ask for providers, and for their figures, while a listener hears of new settings."""
+    registry = registry_of(settings(0.5))
+    provider = registry.provider("s3")
+    free: list[bool] = []
+
+    def listener(_: Event) -> None:
+        free.extend(is_free(lock) for lock in (registry._lock, provider._runtime.common.lock))
+
+    registry.subscribe(listener, CircuitChanged)
+    forced = {"breaker": {"mode": "forced_open"}}
+    registry.reload(settings(0.5, **forced) if arm == "usual" else settings(0.5, forced))
+    assert free
+    assert all(free)
+
+
+async def test_a_line_that_is_left_behind_is_told_of_under_no_lock(world) -> None:
+    """Shadow calls that would have waited for too long are noticed when settings change, and told of afterwards."""
+    shadow = {"mode": "shadow", "max_wait": 1}
+    registry = registry_of(settings(bulkhead=shadow | {"max_concurrent": 1}))
+    provider = registry.provider("s3")
+    free: list[bool] = []
+    registry.subscribe(lambda _: free.append(is_free(provider._runtime.common.lock)), CallWouldBeRejected)
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(provider.execute, world.script("fine", seconds=5))
+        await anyio.sleep(3)
+        registry.reload(settings(bulkhead=shadow | {"max_concurrent": 2}))
+    assert free == [True]
+
+
+# -- two arms --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_arm_that_nobody_comes_to_probe_is_forgotten_with_the_other(world) -> None:
+    """A full registry forgets neither arm alone, and neither while the other is at work."""
+    registry = registry_of(settings(0.5, retry={"enabled": False}).model_copy(update={"max_providers": 2}))
+    provider = registry.provider("s3")
+    await world.trip(provider.alternative)
+    await anyio.sleep(100)
+    async with anyio.create_task_group() as group:
+        rival, provider._runtime.rival = provider._runtime.rival, None  # or the lot decides who makes the call
+        group.start_soon(provider.execute, world.script("fine", seconds=2))
+        await anyio.sleep(1)
+        provider._runtime.rival = rival
+        registry.provider("another")
+        assert "s3" in registry
+    registry.provider("a-third")
+    assert {"s3", ("s3", "", "b")}.isdisjoint(registry.runtimes)
+    assert "s3 b" not in registry._commons
+    for _ in range(10):
+        await provider.execute(world.script("fine"))
+    assert provider.alternative._runtime.common.gate is provider._runtime.common.gate
+
+
+async def test_calls_of_either_arm_are_use(world) -> None:
+    """A provider all of whose calls are the other arm's is not the one that was longest unused."""
+    registry = registry_of(settings(1.0).model_copy(update={"max_providers": 4}))
+    registry.provider("another")
+    provider = registry.provider("s3")
+    for number in range(4):
+        await provider.execute(world.script("fine"))
+        registry.provider(f"other{number}")
+        assert "s3" in registry
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_a_provider_was_told_holds_for_both_arms(world, when: str) -> None:
+    """Its rules and listeners, and what tests put around its attempts; whether or not there are two arms yet."""
+    registry = registry_of(settings(1.0 if when == "after" else 0.0, retry={"enabled": False}))
+    provider = registry.provider("s3")
+    heard = EventRecorder()
+    provider.subscribe(heard, CallFailed, CallWasRejected)
+    provider.add_rule(lambda error: FailureKind.SERVER_ERROR if isinstance(error, KeyError) else None)
+    provider._runtime.disturb((lambda _: world.script(KeyError),))
+    for _ in range(2):
+        registry.reload(settings(1.0, {"errors": "standard"}, retry={"enabled": False}))
+    outcome = await provider.try_execute(world.script("fine"))
+    assert outcome.failure.kind is FailureKind.SERVER_ERROR
+    assert [(event.variant, type(event)) for event in heard.events] == [("b", CallFailed)]
+
+
+async def test_calls_of_one_key_are_drawn_once(world) -> None:
+    """The arm that is drawn makes the call, and coalesces it."""
+    registry = registry_of(settings(0.5))
+    provider = registry.provider("s3")
+    for number in range(20):
+        await provider.with_options(coalesce=str(number)).execute(world.script("fine"))
+        if provider.snapshot().succeeded and provider.alternative.snapshot().succeeded:
+            break
+        for arm in (provider, provider.alternative):
+            assert bool(arm.snapshot().succeeded) is (arm.snapshot().coalescing is not None)
+    assert 0 < number < 19
+
+
+async def test_what_one_arm_has_retried_the_other_does_not(world) -> None:
+    """A call inside a call is drawn for itself; its retries are all there are."""
+    once = {"retry": {"jitter": "none", "max_attempts": 2}, "breaker": {"mode": "disabled"}}
+    registry = registry_of(settings(0.5, **once, budget={"enabled": False}))
+    provider = registry.provider("s3")
+    for _ in range(20):
+        script = world.script(ConnectionResetError)
+        await provider.try_execute(lambda script=script: provider.execute(script))
+        assert script.calls == 2
+    assert provider.snapshot().failed + provider.alternative.snapshot().failed == 40
