@@ -214,3 +214,25 @@ def test_nonsense_is_refused(size: int, interval: float) -> None:
     """A line has room for 0 or more, and an interval has a length."""
     with pytest.raises(ValueError, match="expected"):
         Line(size, interval=interval)
+
+
+def test_a_word_that_is_no_priority_is_named() -> None:
+    """Whoever mistypes one is told which there are."""
+    with pytest.raises(ValueError, match="priority 'urgent': expected one of critical, default, sheddable"):
+        Line(1).refuses("urgent")  # type: ignore[arg-type]
+
+
+def test_borders_belong_to_what_begins_there() -> None:
+    """Half of a line is too full for the sheddable; a whole interval is overload; a wait that is just over is over."""
+    line: Line[str] = Line(4, interval=0.5)
+    joined(line, "a", now=1.0)
+    assert line.refuses(SHEDDABLE) is None
+    joined(line, "b", now=1.25)
+    assert line.refuses(SHEDDABLE) is Reason.SHED
+    assert not line.overloaded(1.25)
+    assert line.overloaded(1.5)
+    expired = line.pop_expired(1.0)
+    assert expired is not None
+    assert expired.waiter == "a"
+    assert line.pop_expired(1.0) is None
+    assert len(line) == 1

@@ -248,3 +248,30 @@ def test_money_does_not_leave_early_because_the_clock_went_backwards() -> None:
     longer = spend.adopt(10.0, 10.0, 600.0)
     assert longer.used(699.0) == 5
     assert longer.used(711.0) == 0
+
+
+def test_the_least_amounts_are_counted_in_full() -> None:
+    """A part of a billionth is a billionth, and while one is left, what is not known yet may pass."""
+    spend = Spend(5e-9, 60.0)
+    assert spend.reserve(0.0, 1.4e-9) == (0.0, 0)
+    assert spend.used(0.0) == 2e-9
+    spend.reserve(0.0, 2e-9)
+    assert spend.reserve(0.0, None)[0] == 0
+    spend.reserve(0.0, 1e-9)
+    assert spend.reserve(0.0, None)[0] > 0
+
+
+def test_what_is_refunded_in_another_window_is_there_again() -> None:
+    """A reservation finds its money wherever it was moved to, also before the clock's zero, and only its own."""
+    spend = Spend(10.0, 60.0)
+    _, slot = spend.reserve(-100.1, 5.0)
+    shorter = spend.adopt(-100.1, 8.0, 15.0)
+    assert (shorter.limit, shorter.window) == (8.0, 15.0)
+    spend.settle(-100.1, slot, 5.0, 3.0)
+    assert shorter.used(-100.1) == 3
+    assert shorter.used(-85.01) == 3
+    assert shorter.used(-84.99) == 0
+    spend.settle(-80.0, slot, 3.0, 1.0)
+    assert shorter.used(-80.0) == 0
+    assert shorter.adopt(-80.0, 20.0, 15.0) is shorter
+    assert shorter.limit == 20.0
