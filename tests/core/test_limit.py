@@ -260,3 +260,62 @@ def test_other_bounds_hold_from_now_on(make: Callable[[], Limit]) -> None:
     assert limit.limit == 30
     with pytest.raises(ValueError, match="lowest <= it <= highest"):
         limit.adopt(5, 4)
+
+
+@pytest.mark.parametrize(
+    "queue, in_flight, moves, why",
+    [
+        (0, 20, 6, "room"),
+        (1, 20, 6, "room"),
+        (2, 20, 1, "room"),
+        (3, 20, 0, "room"),
+        (6, 20, 0, "room"),
+        (7, 20, -1, "queueing"),
+        (0, 9, 0, ""),
+        (7, 9, 0, ""),
+        (0, 10, 0, "room"),
+        (2, 10, 0, "room"),
+        (0, 11, 2, "room"),
+        (2, 11, 1, "room"),
+    ],
+)
+def test_vegas_moves_by_the_table(queue: int, in_flight: int, moves: int, why: str) -> None:
+    """At a limit of 20: what a queue of so many means while so many are in flight."""
+    limit = vegas()
+    limit.fastest = 0.1
+    rtt = 0.1 / (1 - (queue - 0.5) / 20) if queue else 0.1
+    assert limit.saw(1.0, successes=10, in_flight=in_flight, latency=rtt) == why
+    assert limit.limit == 20 + moves
+
+
+def test_vegas_survives_a_latency_of_nothing() -> None:
+    """A clock too coarse to see a call means that there is no queue."""
+    limit = vegas()
+    assert limit.saw(1.0, successes=10, in_flight=20, latency=0.0) == "room"
+    assert limit.limit == 26
+
+
+class Fixed(random.Random):
+    """It always draws the same."""
+
+    value = 0.0
+
+    def random(self) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("draw, windows", [(0.0, 15), (math.nextafter(1, 0), 30)])
+def test_vegas_probes_when_it_was_drawn(draw: float, windows: int) -> None:
+    """After 15 to 30 windows for each attempt that the limit allows it probes, for two windows."""
+    rng = Fixed()
+    rng.value = draw
+    limit = VegasLimit(1, 1, 1, 0.0, rng)
+    told = [limit.saw(second, successes=10, in_flight=1, latency=0.1) for second in range(1, windows + 4)]
+    assert told == ["room"] * (windows - 1) + ["probe"] * 3 + ["room"]
+
+
+def test_aimd_says_why() -> None:
+    """A full window without drops means room, and one with drops means drops."""
+    limit = aimd()
+    assert limit.saw(1.0, successes=10, in_flight=20) == "room"
+    assert limit.saw(2.0, successes=10, drops=1) == "drops"
