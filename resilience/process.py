@@ -21,8 +21,17 @@ def watch_calls(watcher: Watcher | None) -> None:
     _tell_lanes()
 
 
+def every_runtime() -> list[ProviderRuntime]:
+    """Return the runtimes of every registry of this process."""
+    while True:
+        try:
+            return list(runtimes)
+        except RuntimeError:  # another thread has made one meanwhile
+            continue
+
+
 def _tell_lanes() -> None:
-    for runtime in list(runtimes):
+    for runtime in every_runtime():
         with runtime.common.lock:
             runtime.refresh()
 

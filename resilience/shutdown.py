@@ -37,7 +37,8 @@ from resilience.home import Home
 from resilience.lane import Lane
 from resilience.life import Life
 from resilience.policies._waiter import Waiter
-from resilience.runtime import ProviderRuntime, runtimes
+from resilience.process import every_runtime
+from resilience.runtime import ProviderRuntime
 from resilience.settings import ShutdownSettings
 
 _LOOK: Final = 0.25
@@ -254,11 +255,7 @@ class Shutdown:
 
     def _runtimes(self) -> list[ProviderRuntime]:
         """Return all of this registry, those it has forgotten but that have calls under way among them."""
-        while True:
-            try:
-                return [runtime for runtime in list(runtimes) if runtime.life is self._life]
-            except RuntimeError:  # another thread has made one meanwhile
-                continue
+        return [runtime for runtime in every_runtime() if runtime.life is self._life]
 
     def _homes(self) -> list[Home]:
         """Return the loops on which calls were made, each once."""

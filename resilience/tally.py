@@ -137,4 +137,6 @@ def _merged(one: Durations, other: Durations) -> Durations:
 
 
 def _count(counts: dict[Key, int], key: Key) -> None:
-    counts[key] = counts.get(key, 0) + 1
+    if key not in counts:
+        counts.setdefault(key, 0)
+    counts[key] += 1  # no call between reading and writing, where another thread could count
