@@ -210,3 +210,23 @@ def test_an_impossible_quantile_is_refused(q: float) -> None:
     """A quantile is a share: the 95th percentile is 0.95."""
     with pytest.raises(ValueError, match=r"0\.95"):
         LatencyHistogram().quantile(0.0, q)
+
+
+def test_short_windows_hold_on_both_sides_of_the_clocks_zero() -> None:
+    """Six tenths of a second are remembered for half a second at least, wherever the clock stands."""
+    histogram = LatencyHistogram(0.6)
+    histogram.record(-0.05, 1.0)
+    assert histogram.count(0.45) == 1
+    assert histogram.count(0.55) == 0
+
+
+def test_another_window_is_as_exact_as_the_one_before() -> None:
+    """The bins, and with them what was put into them, stay the same."""
+    histogram = LatencyHistogram(60.0, error=0.3)
+    histogram.record(0.0, 2.0)
+    wider = histogram.resized(600.0, 1.0)
+    assert wider.error == 0.3
+    assert wider.quantile(1.0, 0.5) == histogram.quantile(1.0, 0.5)
+    wider.merge(LatencyHistogram(600.0, error=0.3), 1.0)
+    with pytest.raises(ValueError, match="^only histograms of the same window and error can be merged$"):
+        wider.merge(histogram, 1.0)
