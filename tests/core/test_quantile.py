@@ -228,5 +228,5 @@ def test_another_window_is_as_exact_as_the_one_before() -> None:
     assert wider.error == 0.3
     assert wider.quantile(1.0, 0.5) == histogram.quantile(1.0, 0.5)
     wider.merge(LatencyHistogram(600.0, error=0.3), 1.0)
-    with pytest.raises(ValueError, match="^only histograms of the same window and error can be merged$"):
+    with pytest.raises(ValueError, match=r"^only histograms of the same window and error can be merged$"):
         wider.merge(histogram, 1.0)
