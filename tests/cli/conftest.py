@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import pytest
 
+from resilience import registry
+
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "top.py"
 
 Command: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,6 +29,8 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
     for name in ("RESILIENCE_CONFIG", "RESILIENCE_ENV"):  # set by commands, for all who read settings after them
         monkeypatch.setenv(name, "")
+
+    monkeypatch.setattr(registry, "_default", None)  # which may have been made by now, from other settings
 
     def in_process(*arguments: object) -> subprocess.CompletedProcess[str]:
         texts = [str(argument) for argument in arguments]
