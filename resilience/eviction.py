@@ -8,6 +8,7 @@ grow for ever.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -82,3 +83,24 @@ def used(runtime: ProviderRuntime) -> int:
             circuit = arm.breaker.circuit
             count += circuit.successes + circuit.failures + circuit.ignored
     return count
+
+
+_listeners: list[Callable[[ProviderRuntime], None]] = []
+
+
+def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None]:
+    """
+    Tell *told* of each runtime that a registry forgets: nobody will ask it again for what it has counted.
+
+    It is told under the registry's lock, so it must not ask for a provider.
+
+    Returns:
+        A function that ends this; calling it twice is harmless.
+    """
+    _listeners.append(told)
+
+
+def tell_forgotten(runtime: ProviderRuntime) -> None:
+    """Tell whom `when_forgotten` was told of that *runtime* is forgotten."""
+    for told in tuple(_listeners):
+        told(runtime)

@@ -24,7 +24,7 @@ from resilience.adoption import adopt
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
-from resilience.eviction import Key, is_idle, least_used
+from resilience.eviction import is_idle, Key, least_used, tell_forgotten
 from resilience.experiment import is_second_arm, pair, second_arm_of, second_settings
 from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("resilience.registry")
 
 _registries: WeakSet[ProviderRegistry] = WeakSet()
-_told_of_the_forgotten: list[Callable[[ProviderRuntime], None]] = []
 
 
 @final
@@ -317,8 +316,7 @@ class ProviderRegistry:
         runtime.retire(successor)
         if not runtime.common.members:
             self._commons.pop(name).leave_circle()
-        for told in tuple(_told_of_the_forgotten):
-            told(runtime)
+        tell_forgotten(runtime)
 
     def _warn(self) -> None:
         if not self._warned:
@@ -335,18 +333,7 @@ def registries() -> tuple[ProviderRegistry, ...]:
     return tuple(_registries)
 
 
-def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None]:
-    """
-    Tell *told* of each runtime that a registry forgets: nobody will ask it again for what it has counted.
-
-    It is told under the registry's lock, so it must not ask for a provider.
-
-    Returns:
-        A function that ends this; calling it twice is harmless.
-    """
-    _told_of_the_forgotten.append(told)
-
-    def remove() -> None:
+def remove() -> None:
         if told in _told_of_the_forgotten:
             _told_of_the_forgotten.remove(told)
 

@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from resilience._core.histogram import Histogram
 from resilience.events import process_bus
-from resilience.registry import ProviderRegistry, registries, when_forgotten
+from resilience.eviction import when_forgotten
+from resilience.registry import ProviderRegistry, registries
 from resilience.reloading import drifting
 from resilience.runtime import ProviderRuntime
 from resilience.telemetry import names
