@@ -118,11 +118,11 @@ class _Contest(Generic[T]):
         """Make the attempts."""
         first, race = self._calls[FIRST], self._race
         first.follow = self._after_first
-        attempt = await first.enter()
-        self._left = attempt.began
-        self._ends = attempt.began + first._way.remaining(attempt.began)  # before its own limit is added to these
-        self._hedge.begin(attempt.began)
         try:
+            attempt = await first.enter()
+            self._left = attempt.began
+            self._ends = attempt.began + first._way.remaining(attempt.began)  # before its own limit is added to these
+            self._hedge.begin(attempt.began)
             await race.run(lambda: self._attempt(first, attempt), self._launch, self._hedge.delay(attempt.began))
             await self._clear_up()
             if race.winner is None:

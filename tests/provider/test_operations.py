@@ -265,3 +265,15 @@ async def test_what_one_arm_has_retried_the_other_does_not(world) -> None:
         await provider.try_execute(lambda script=script: provider.execute(script))
         assert script.calls == 2
     assert provider.snapshot().failed + provider.alternative.snapshot().failed == 40
+
+
+async def test_a_hedged_call_that_is_cancelled_in_a_line_is_counted(world) -> None:
+    """Before its first attempt has left."""
+    line = {"rate_limit": {"requests_per_minute": 1, "max_wait": 60}, "hedge": {"enabled": True}}
+    provider = registry_of(settings(**line)).provider("s3").with_options(idempotent=True)
+    await provider.execute(world.script("fine"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(provider.execute, world.script("fine"))
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
+    assert (provider.snapshot().succeeded, provider.snapshot().cancelled) == (1, 1)
