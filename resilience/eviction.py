@@ -99,6 +99,12 @@ def when_forgotten(told: Callable[[ProviderRuntime], None]) -> Callable[[], None
     """
     _listeners.append(told)
 
+    def remove() -> None:
+        if told in _listeners:
+            _listeners.remove(told)
+
+    return remove
+
 
 def tell_forgotten(runtime: ProviderRuntime) -> None:
     """Tell whom `when_forgotten` was told of that *runtime* is forgotten."""

@@ -24,7 +24,7 @@ from resilience.adoption import adopt
 from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
-from resilience.eviction import is_idle, Key, least_used, tell_forgotten
+from resilience.eviction import Key, is_idle, least_used, tell_forgotten
 from resilience.experiment import is_second_arm, pair, second_arm_of, second_settings
 from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
@@ -331,13 +331,6 @@ class ProviderRegistry:
 def registries() -> tuple[ProviderRegistry, ...]:
     """Return every registry of this process that is in use."""
     return tuple(_registries)
-
-
-def remove() -> None:
-        if told in _told_of_the_forgotten:
-            _told_of_the_forgotten.remove(told)
-
-    return remove
 
 
 def key_of(name: str, endpoint: str) -> Key:
