@@ -21,8 +21,8 @@ from resilience import (
     Settings,
 )
 from resilience.errors import StreamInterrupted
-from resilience.process import meter_calls, watch_calls
 from resilience.eviction import when_forgotten
+from resilience.process import meter_calls, watch_calls
 from resilience.runtime import ProviderRuntime
 from resilience.watching import End
 
