@@ -42,7 +42,23 @@ def pair(usual: ProviderRuntime, rival: ProviderRuntime, settings: ProviderSetti
     """Let *rival* make *share* of the calls of *usual*, under *settings*."""
     adopt(rival, second_settings(usual, settings))
     _share_rate(rival, usual)
-    usual.take_turns_with(rival, share)
+    if rival is not usual.rival:
+        rival.rules, rival.chaos = usual.rules, usual.chaos
+    _take_turns(usual, rival, share)
+
+
+def part(usual: ProviderRuntime) -> None:
+    """Let *usual* make all calls again; those under way in the other arm end there."""
+    _take_turns(usual, None, 0.0)
+
+
+def _take_turns(usual: ProviderRuntime, rival: ProviderRuntime | None, share: float) -> None:
+    usual.rival, usual.share = rival, share
+    usual.bus.variant = "a" if rival is not None else ""
+    if rival is not None:
+        rival.bus.variant = _SECOND
+    with usual.common.lock:
+        usual.refresh()
 
 
 def _share_rate(runtime: ProviderRuntime, other: ProviderRuntime) -> None:

@@ -73,21 +73,16 @@ class ResilientProvider(Handle):
         runtime.handle = handle = cls._made(runtime, None)
         return handle
 
-    # -- calling ---------------------------------------------------------------------------------------------------
-
     async def execute(  # noqa: C901, PLR0912 - one frame: a helper of any kind would cost every call a fifth more
         self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """
-        Await ``func(*args, **kwargs)`` under the provider's breaker, retries, deadlines and gate.
+        Return what ``await func(*args, **kwargs)`` does, under the provider's breaker, retries, deadlines and gate.
 
         Args:
             func: An async function, or anything that returns an awaitable when called.
             *args: Its arguments.
             **kwargs: Its keyword arguments, all of them: options for us go into `with_options`.
-
-        Returns:
-            What *func* returned.
 
         Raises:
             Exception: The provider's own error, unchanged, when it is final; a note counts the attempts.

@@ -25,7 +25,7 @@ from resilience.common import Common, Tools
 from resilience.errors import ConfigurationError
 from resilience.events import Event, EventBus, Listener, SettingsReloaded, process_bus
 from resilience.eviction import Key, is_idle, least_used, tell_forgotten
-from resilience.experiment import is_second_arm, pair, second_arm_of, second_settings
+from resilience.experiment import is_second_arm, pair, part, second_arm_of, second_settings
 from resilience.naming import check_names, check_settings, name_in
 from resilience.runtime import ProviderRuntime
 from resilience.settings import Change, ProviderSettings, Settings, ShutdownSettings, changes
@@ -174,7 +174,7 @@ class ProviderRegistry:
 
     def _part(self, key: Key, runtime: ProviderRuntime) -> None:
         """End the experiment of *runtime*; calls under way in its other arm end there. Called under the lock."""
-        runtime.take_turns_with(None, 0.0)
+        part(runtime)
         self._forget(second_arm_of(key), f"{name_in(key)} b", lambda: runtime)
 
     def _second_arm(self, key: Key, runtime: ProviderRuntime, settings: ProviderSettings) -> ProviderRuntime:

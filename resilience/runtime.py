@@ -36,7 +36,7 @@ from resilience.policies.coalesce import Coalescer
 from resilience.policies.hedge import Hedge
 from resilience.policies.retry import RetryHandler
 from resilience.settings import ProviderSettings, RetrySettings
-from resilience.tally import NO_TALLY, Tally
+from resilience.tally import NO_TALLY, Numbers, Tally
 from resilience.watching import Watcher, observed
 
 # Looking up a member of an enum costs as much as making the exception it goes into.
@@ -47,7 +47,7 @@ runtimes: WeakSet[ProviderRuntime] = WeakSet()
 
 
 @final
-class ProviderRuntime:
+class ProviderRuntime(Numbers):
     """
     The policies of one provider (or one endpoint of it), composed.
 
@@ -70,7 +70,6 @@ class ProviderRuntime:
         "common",
         "edition",
         "enabled",
-        "exhausted",
         "handle",
         "hedges",
         "held",
@@ -80,20 +79,14 @@ class ProviderRuntime:
         "name",
         "plan",
         "probing",
-        "recovered",
         "refused_because",
         "refused_until",
-        "rejected",
-        "retries",
         "rival",
         "rules",
         "settings",
         "share",
-        "succeeded",
         "successor",
         "swept",
-        "tally",
-        "timeouts",
         "tools",
         "waiting",
         "wall_clock",
@@ -105,28 +98,18 @@ class ProviderRuntime:
     common: Common
     edition: Edition
     enabled: bool
-    exhausted: int
     lanes: Lanes
     life: Life
     held: dict[int, Interrupt | None]  # the attempts that are held open, by identity, and how to interrupt them
     name: str
     plan: Plan
-    recovered: int
     refused_until: float
-    rejected: int
-    retries: int
     settings: ProviderSettings
-    succeeded: int
     swept: int
-    tally: Tally
-    timeouts: int
     wall_clock: Clock
-
     limits: Limits | None
-
     rival: ProviderRuntime | None  # the other arm, if there is an experiment
     share: float
-
     handle: Any  # the provider's handle, which stands above us; unset until somebody asks for one
 
     def __init__(
@@ -159,7 +142,7 @@ class ProviderRuntime:
         self.swept = -1
         self.refused_until = -math.inf
         self.refused_because: Evidence | None = None
-        self._zero()
+        self.zero()
         self.edition = Edition(settings, self.retry_handler)
         self.plan = self.plan_for(USUAL)
         self.breaker = CircuitBreaker(
@@ -177,10 +160,6 @@ class ProviderRuntime:
         self.breaker.lock = common.lock
         common.members.append(self)
         runtimes.add(self)
-
-    def _zero(self) -> None:
-        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = self.succeeded = 0
-        self.tally = NO_TALLY
 
     def plan_for(self, options: Options) -> Plan:
         """Return what a call under *options* is entitled to."""
@@ -275,17 +254,6 @@ class ProviderRuntime:
     def variant(self) -> str:
         """Which arm of an experiment this is: a or b; empty without one."""
         return self.bus.variant
-
-    def take_turns_with(self, rival: ProviderRuntime | None, share: float) -> None:
-        """Let *rival* make *share* of the calls from now on; None: make them all."""
-        if rival is not None and rival is not self.rival:
-            rival.rules, rival.chaos = self.rules, self.chaos
-        self.rival, self.share = rival, share
-        self.bus.variant = "a" if rival is not None else ""
-        if rival is not None:
-            rival.bus.variant = "b"
-        with self.common.lock:
-            self.refresh()
 
     @property
     def arms(self) -> tuple[ProviderRuntime, ...]:
@@ -407,8 +375,6 @@ class ProviderRuntime:
             hinted = hint is not None
             self.bus.emit(GateClosed(provider=self.name, time=self.wall_clock(), seconds=seconds, hinted=hinted))
 
-    # -- life ------------------------------------------------------------------------------------------------------
-
     def retire(self, successor: Callable[[], ProviderRuntime]) -> None:
         """Send every handle that still knows this runtime to its *successor*."""
         with self.common.lock:
@@ -428,7 +394,7 @@ class ProviderRuntime:
         self.probing = {}
         self.waiting = {}
         self.held = {}
-        self._zero()
+        self.zero()
         self.plan = self.plan_for(USUAL)
         self.breaker.start_anew()
         self.refresh()

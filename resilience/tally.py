@@ -121,6 +121,36 @@ NO_TALLY: Final = Tally()
 """What a provider has before there is anything to count: one for all of them, and never written to."""
 
 
+class Numbers:
+    """
+    The numbers that every provider has from its beginning.
+
+    Attributes:
+        exhausted: Calls that gave up although their last error was worth a retry.
+        recovered: Calls that succeeded after a retry.
+        rejected: Calls refused before they left.
+        retries: Retries scheduled.
+        succeeded: Calls that succeeded.
+        tally: What is rarer.
+        timeouts: Attempts that our own deadline interrupted.
+    """
+
+    __slots__ = ("exhausted", "recovered", "rejected", "retries", "succeeded", "tally", "timeouts")
+
+    exhausted: int
+    recovered: int
+    rejected: int
+    retries: int
+    succeeded: int
+    tally: Tally
+    timeouts: int
+
+    def zero(self) -> None:
+        """Begin to count."""
+        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = self.succeeded = 0
+        self.tally = NO_TALLY
+
+
 def _durations(durations: Durations, operation: str, end: End) -> Histogram:
     found = durations.get((operation, end))
     if found is None:
