@@ -233,11 +233,13 @@ def serve(
     if registry is None:
         registry = default_registry()
         reloader = reloader or Reloader(registry, on_hangup=hasattr(signal, "SIGHUP"))
-    return asyncio.run(_serve(registry, work, host, port, reloader, tell or partial(print, flush=True)))
+    told = tell or partial(print, flush=True)
+    return asyncio.run(_serve(registry, work=work, host=host, port=port, reloader=reloader, tell=told))
 
 
 async def _serve(
     registry: ProviderRegistry,
+    *,
     work: Callable[[], Awaitable[object]] | None,
     host: str | None,
     port: int | None,
