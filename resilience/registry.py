@@ -184,6 +184,7 @@ class ProviderRegistry:
         if common is None:
             common = self._commons[name] = Common(settings, self._tools, twin=runtime.common)
         rival = ProviderRuntime(runtime.name, settings, self._tools, common, above=runtime.bus)
+        rival.bus.variant = "b"  # from the beginning: nobody must take it for a provider that can be forgotten alone
         self.runtimes[second_arm_of(key)] = rival
         return rival
 

@@ -13,6 +13,7 @@ import pytest
 
 from resilience import ExperimentSettings, FailureKind, ProviderRegistry, ProviderSettings, Settings
 from resilience.events import CallFailed, CallWasRejected, CallWouldBeRejected, CircuitChanged, Event
+from resilience.experiment import pair
 from resilience.testing import EventRecorder
 
 pytestmark = pytest.mark.anyio
@@ -277,3 +278,21 @@ async def test_a_hedged_call_that_is_cancelled_in_a_line_is_counted(world) -> No
         await anyio.sleep(1)
         group.cancel_scope.cancel()
     assert (provider.snapshot().succeeded, provider.snapshot().cancelled) == (1, 1)
+
+
+async def test_an_arm_that_is_being_made_is_not_forgotten_alone(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread makes a provider at that moment, in a full registry whose other provider is at work."""
+    registry = registry_of(settings().model_copy(update={"max_providers": 2}))
+    provider = registry.provider("s3")
+
+    def interrupted(*args: Any) -> None:
+        registry.provider("another")
+        pair(*args)
+
+    monkeypatch.setattr("resilience.registry.pair", interrupted)
+    async with anyio.create_task_group() as group:
+        group.start_soon(provider.execute, world.script("fine", seconds=2))
+        await anyio.sleep(1)
+        registry.reload(settings(0.5).model_copy(update={"max_providers": 2}))
+    assert provider.alternative._runtime is registry.runtimes["s3", "", "b"]
+    assert sorted(registry._commons) == ["another", "s3", "s3 b"]
