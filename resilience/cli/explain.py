@@ -72,7 +72,10 @@ def _told(row: Row) -> Iterator[tuple[str, str]]:
     now = time.time()
     since = f" since {clock(row.since)}, for {age(now - row.since)}" if row.since is not None else ""
     unwell = row.unwell_for
-    yield "status", row.status + (f", unwell since {clock(now - unwell)}, for {age(unwell)}" if unwell else "")
+    yield (
+        "status",
+        row.status + (f", unwell since {clock(now - unwell)}, for {age(unwell)}" if unwell is not None else ""),
+    )
     yield "state", row.state.replace("_", "-") + since
     yield "a call now", row.reason
     yield "what is done", _deed(row)

@@ -21,6 +21,7 @@ from resilience.health.metrics import announce, join_workers
 from resilience.health.providers import is_critical, look_at, name_of
 from resilience.policies._waiter import Waiter
 from resilience.registry import ProviderRegistry, default_registry
+from resilience.runtime import ProviderRuntime
 from resilience.settings import HealthSettings
 
 if TYPE_CHECKING:
@@ -277,11 +278,16 @@ class Health:
                     component_type="system",
                     value=explanation.state.value,
                     time=self._desk.wall(),
-                    bad_for=damper.bad_for(now),
+                    bad_for=self._unwell_for(runtime, damper.bad_for(now)),
                 )
             )
         self._dampers = dampers  # those of providers that the registry has forgotten go
         return found
+
+    def _unwell_for(self, runtime: ProviderRuntime, seen: float | None) -> float | None:
+        """Return for how long a provider is unwell: its circuit knows it from before anybody looked."""
+        since = runtime.breaker.unwell_since
+        return seen if seen is None or since is None else max(seen, self._desk.wall() - since)
 
     # -- checks ----------------------------------------------------------------------------------------------------
 

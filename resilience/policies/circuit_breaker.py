@@ -87,6 +87,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         "lock",
         "name",
         "settings",
+        "unwell_since",
     )
 
     _what = "a circuit breaker"
@@ -125,6 +126,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         self._refresh = refresh
         self._entered = {}
         self._since: float | None = None  # in seconds since the Unix epoch; None: from the beginning
+        self.unwell_since: float | None = None  # likewise: when it was closed last, whatever probes have failed since
         self._live: dict[Permit, float] = {}  # when each call began, so that a hang is seen while it lasts
         if absorb is _nothing:
             survives(self)  # one that is part of a provider is woken by it after a fork
@@ -185,7 +187,7 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         """Forget everything without telling anybody: in a forked child, none of it happened."""
         # Any moment that has passed will do. Our clock may belong to a loop that does not run here.
         self.circuit = Circuit(self.circuit.rules, self.circuit._closed_at, state=initial_state(self.settings))
-        self._since = None
+        self._since = self.unwell_since = None
         self._live.clear()
         self._entered.clear()
 
@@ -308,6 +310,10 @@ class CircuitBreaker(Around[tuple[Permit, float]]):
         told = _Told(circuit.changes, circuit.lost, circuit.spared)
         if circuit.changes:
             self._since = self._wall_clock()
+            if circuit.state in (CircuitState.CLOSED, CircuitState.DISABLED):
+                self.unwell_since = None
+            elif self.unwell_since is None:
+                self.unwell_since = self._since
         circuit.changes, circuit.lost, circuit.spared = [], 0, None
         return told
 

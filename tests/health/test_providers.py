@@ -229,3 +229,28 @@ def test_everything_can_be_said_in_json() -> None:
         "a": {"red": [1, None, None, None], "7": None},
         "b": ["red", [True], "ValueError"],
     }
+
+
+async def test_an_outage_has_begun_before_anybody_looks(ask: Any) -> None:
+    """It lasts from the first opening on, however many probes have failed; then it is over, and another one is new."""
+    began = anyio.current_time()
+
+    def wall() -> float:
+        return 1e9 + anyio.current_time() - began
+
+    settings = Settings.model_validate({"defaults": {"retry": {"enabled": False}, "breaker": {"jitter": 0}}})
+    registry = ProviderRegistry(settings, clock=anyio.current_time, wall_clock=wall)
+    provider, app = registry.provider("openai"), Health(registry, clock=anyio.current_time, wall_clock=wall).app()
+    await break_it(provider)
+    for _ in range(3):
+        await anyio.sleep(61)
+        with pytest.raises(ConnectionRefusedError):
+            await provider.execute(down)
+    entry = (await ask(app, "/health/providers/openai")).json
+    assert entry["unwellFor"] == pytest.approx(183, abs=1)
+    assert wall() - entry["snapshot"]["breaker"]["since"] == pytest.approx(0, abs=1)
+    provider.breaker.close()
+    assert "unwellFor" not in (await ask(app, "/health/providers/openai")).json
+    await break_it(provider)
+    await anyio.sleep(7)
+    assert (await ask(app, "/health/providers/openai")).json["unwellFor"] == pytest.approx(7, abs=1)
