@@ -95,7 +95,7 @@ class ResilientProvider(Handle):
         if period is None and lane.passage is None:
             runtime = self._runtime
             if (left := runtime.refused_until - runtime.clock()) > 0:
-                runtime.rejected += 1
+                runtime.refused += 1
                 raise CircuitOpen(runtime.name, CIRCUIT_OPEN, left, runtime.refused_because)
             return await self._look_closer(func, args, kwargs)
         if get_ident() != lane.thread or (task := task_of(lane.loop)) is None:
@@ -141,7 +141,7 @@ class ResilientProvider(Handle):
         """
         runtime = self._runtime
         if (left := runtime.refused_until - runtime.clock()) > 0:
-            runtime.rejected += 1
+            runtime.refused += 1
             return Outcome(None, None, (runtime.name, CIRCUIT_OPEN, left, runtime.refused_because))
         try:
             if kwargs:

@@ -176,7 +176,7 @@ def _failures(tally: Tally) -> Mapping[str, int]:
 
 def _rejections(runtime: ProviderRuntime) -> Mapping[str, int]:
     by_reason = Counter(runtime.tally.rejections)
-    by_reason[CIRCUIT_OPEN.value] += runtime.rejected - by_reason.total()  # those that the fast path refused
+    by_reason[CIRCUIT_OPEN.value] += runtime.refused
     return FrozenDict(+by_reason)
 
 

@@ -128,18 +128,18 @@ class Numbers:
     Attributes:
         exhausted: Calls that gave up although their last error was worth a retry.
         recovered: Calls that succeeded after a retry.
-        rejected: Calls refused before they left.
+        refused: Calls that the fast path refused; the other refusals are in the tally.
         retries: Retries scheduled.
         succeeded: Calls that succeeded.
         tally: What is rarer.
         timeouts: Attempts that our own deadline interrupted.
     """
 
-    __slots__ = ("exhausted", "recovered", "rejected", "retries", "succeeded", "tally", "timeouts")
+    __slots__ = ("exhausted", "recovered", "refused", "retries", "succeeded", "tally", "timeouts")
 
     exhausted: int
     recovered: int
-    rejected: int
+    refused: int
     retries: int
     succeeded: int
     tally: Tally
@@ -147,8 +147,13 @@ class Numbers:
 
     def zero(self) -> None:
         """Begin to count."""
-        self.retries = self.recovered = self.exhausted = self.timeouts = self.rejected = self.succeeded = 0
+        self.retries = self.recovered = self.exhausted = self.timeouts = self.refused = self.succeeded = 0
         self.tally = NO_TALLY
+
+    @property
+    def rejected(self) -> int:
+        """How many calls were refused before they left."""
+        return self.refused + sum(list(self.tally.rejections.values()))
 
 
 def _durations(durations: Durations, operation: str, end: End) -> Histogram:

@@ -73,7 +73,6 @@ class Teller:
 
     def rejected(self, rejection: CallRejected) -> CallRejected:
         """A call was refused before it left."""
-        self._runtime.rejected += 1
         if rejection.reason is Reason.SHUTTING_DOWN:
             self._runtime.life.call_refused()
         self._runtime.counting().rejected(rejection.reason.value, self._operation, self._runtime.wall_clock())

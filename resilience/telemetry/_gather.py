@@ -48,7 +48,7 @@ def _calls(runtime: ProviderRuntime) -> Readings:
 def _rejections(runtime: ProviderRuntime) -> Readings:
     reasons = dict(runtime.tally.rejections)
     # The fast path refuses only where the circuit is open, and counts nothing but that.
-    swift = runtime.rejected - sum(reasons.values())
+    swift = runtime.refused
     if swift > 0:
         reasons[Reason.CIRCUIT_OPEN.value] = reasons.get(Reason.CIRCUIT_OPEN.value, 0) + swift
     for reason, count in reasons.items():
