@@ -28,7 +28,7 @@ def adopt(runtime: ProviderRuntime, settings: ProviderSettings) -> None:
     with runtime.common.lock:
         runtime.absorb()
         runtime.settings, runtime.enabled = settings, settings.enabled
-        runtime.edition = Edition(settings, runtime.retry_handler)
+        runtime.edition = Edition(settings, runtime)
         runtime.plan = runtime.plan_for(USUAL)
         runtime.lanes.retire()
         runtime.common.adopt(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, Protocol, TypeAlias, final
 
 from resilience._core.words import UNSET, Priority, Unset, Usage
 from resilience.failure import Failure, FailureKind
@@ -145,7 +145,7 @@ class Plan:
         self.limit = min(_or_never(attempt), self.total)
         slow_after = breaker.slow_after if breaker.slow_after is not None else self.limit / 2
         self.slow_after = slow_after if breaker.slow_rate is not None else math.inf
-        self.retry = edition.handler(_retry_settings(merged.retry, options.retry), settings.gate.hint_cap)
+        self.retry = edition.maker.retry_handler(_retry_settings(merged.retry, options.retry), settings.gate.hint_cap)
         self.standard = merged.errors == "standard"
         own = (options.attempt_timeout is not UNSET, options.timeout is not UNSET, options.deadline is not None)
         self.own_limit = any(own)
@@ -160,6 +160,14 @@ class Plan:
         return "total" if self.total <= self.limit else "attempt"
 
 
+class RetryMaker(Protocol):
+    """A provider's runtime, as far as its plans know it."""
+
+    def retry_handler(self, settings: RetrySettings, hint_cap: float) -> RetryHandler:
+        """Return what decides about retries by *settings*, and obeys hints of up to *hint_cap* seconds."""
+        ...
+
+
 @final
 class Edition:
     """
@@ -169,17 +177,17 @@ class Edition:
 
     Args:
         settings: What holds for the provider.
-        handler: Makes what decides about retries, from their settings and the longest hint that is obeyed.
+        maker: Makes what decides about retries.
     """
 
-    __slots__ = ("_plans", "handler", "settings")
+    __slots__ = ("_plans", "maker", "settings")
 
-    handler: Callable[[RetrySettings, float], RetryHandler]
+    maker: RetryMaker
     settings: ProviderSettings
 
-    def __init__(self, settings: ProviderSettings, handler: Callable[[RetrySettings, float], RetryHandler]) -> None:
+    def __init__(self, settings: ProviderSettings, maker: RetryMaker) -> None:
         self.settings = settings
-        self.handler = handler
+        self.maker = maker
         self._plans: dict[str, Plan] = {}
 
     def plan_for(self, options: Options) -> Plan:
