@@ -12,7 +12,10 @@ from resilience.settings._types import no_provider
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Output: TypeAlias = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write to this file. Default: to stdout.", dir_okay=False)
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Write to this file. Default: to stdout, as with -.", dir_okay=False, allow_dash=True
+    ),
 ]
 File: TypeAlias = Annotated[
     Path | None,

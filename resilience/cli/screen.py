@@ -61,12 +61,12 @@ def listed(sentences: Iterable[str]) -> None:
 
 def write(text: str, output: Path | None) -> None:
     """
-    Write *text* to the file *output*, or to stdout.
+    Write *text* to the file *output*, or to stdout, which ``-`` is as well.
 
     Raises:
         typer.BadParameter: The file cannot be written.
     """
-    if output is None:
+    if output is None or str(output) == "-":
         sys.stdout.write(text)
         return
     try:

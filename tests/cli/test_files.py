@@ -19,6 +19,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def test_the_dashboard_goes_to_stdout_or_to_a_file(in_process: Command, tmp_path: Path) -> None:
     """What is written is the dashboard, ready to import."""
     assert json.loads(in_process("dashboards").stdout) == monitoring.dashboard()
+    assert json.loads(in_process("dashboards", "-o", "-").stdout) == monitoring.dashboard()
     path = tmp_path / "dashboard.json"
     assert in_process("dashboards", "-o", path).stdout == ""
     assert json.loads(path.read_text(encoding="utf-8")) == monitoring.dashboard()
