@@ -18,6 +18,7 @@ another length it counts as of the moment when that bucket began: it may leave e
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 from math import inf, isfinite
 from operator import sub
@@ -25,6 +26,12 @@ from typing import final
 
 # Far above the number of kinds there are; it only keeps a caller with endless names from filling the memory.
 _MAX_KINDS = 64
+
+
+@cache
+def _zeros(counters: int) -> tuple[int, ...]:
+    """Return so many zeros: the same ones for every window of that kind, which is empty for most of its life."""
+    return (0,) * counters
 
 
 @final
@@ -55,7 +62,7 @@ class TimeWindow:
         if counters < 1 or buckets < 1:
             raise ValueError(f"window with {counters!r} counters and {buckets!r} buckets: expected at least 1 of each")
         self._width = span / buckets
-        self._nothing: tuple[int, ...] = (0,) * counters
+        self._nothing = _zeros(counters)
         # _marks[e % buckets]: the totals when bucket e began, for the `buckets` buckets up to `epoch`.
         self._marks: list[tuple[int, ...]] = [self._nothing] * buckets
         self._successor: TimeWindow | None = None
