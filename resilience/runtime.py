@@ -143,7 +143,7 @@ class ProviderRuntime(Numbers):
         self.refused_until = -math.inf
         self.refused_because: Evidence | None = None
         self.zero()
-        self.edition = Edition(settings, self.retry_handler)
+        self.edition = Edition(settings, self)
         self.plan = self.plan_for(USUAL)
         self.breaker = CircuitBreaker(
             name,
