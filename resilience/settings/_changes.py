@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 MASK: Final = "**********"
 
+# What a process does once, when it starts, it does not do again because a setting has changed.
+_AT_START: Final = (
+    *("health.host", "health.port", "metrics.aliases", "metrics.directory", "metrics.interval"),
+    *("logging.format", "logging.level"),
+)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ class Change:
     after: object
 
     def __str__(self) -> str:
-        return f"{self.key}: {plain(self.before)} -> {plain(self.after)}"
+        later = " (when the process starts anew)" if self.key in _AT_START else ""
+        return f"{self.key}: {plain(self.before)} -> {plain(self.after)}{later}"
 
 
 @final

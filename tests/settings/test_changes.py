@@ -27,7 +27,7 @@ from resilience.settings import (
     TimeoutSettings,
     changes,
 )
-from resilience.settings._changes import _shown, walked
+from resilience.settings._changes import _AT_START, _shown, walked
 from resilience.settings._tables import Table
 
 
@@ -250,3 +250,18 @@ def test_what_makes_no_sense_is_no_settings() -> None:
 
 def _as_text(table: dict[str, Any]) -> str:
     return json.dumps(table, default=str, sort_keys=True)
+
+
+def test_what_holds_from_the_next_start_on_is_told_as_such() -> None:
+    """Nobody looks for a server at a port that it will only listen on when it is started again."""
+    before, after = (
+        Settings(),
+        Settings.from_environment({}, health={"port": 8081, "grace": 5}, logging={"level": "DEBUG"}),
+    )
+    assert [str(change) for change in changes(before, after)] == [
+        "health.port: 8080 -> 8081 (when the process starts anew)",
+        "health.grace: 0 -> 5",
+        "logging.level: INFO -> DEBUG (when the process starts anew)",
+    ]
+    keys = {key for key, *_ in before.effective()}
+    assert set(_AT_START) <= keys
