@@ -227,17 +227,18 @@ class Limits:
 
     def try_enter(self, options: Options, task: object) -> Turn | CallRejected | None:
         """Take a turn at once, or say why there will be none; None if `enter` has to find out."""
-        if self.throttle is not None and (held_back := self.throttle.try_admit(options.priority)) is not None:
-            return self.throttle.refused(held_back)
+        throttle, cost, rate = self.throttle, self.cost, self.rate  # another thread may read settings anew meanwhile
+        if throttle is not None and (held_back := throttle.try_admit(options.priority)) is not None:
+            return throttle.refused(held_back)
         money: Spending | None = None
         quota: Reservation | RateRefusal | None = None
-        if self.cost is not None:
-            reserved = self.cost.try_reserve(options.reserve.cost)
+        if cost is not None:
+            reserved = cost.try_reserve(options.reserve.cost)
             if isinstance(reserved, CostRefusal):
-                return self.cost.refused(reserved)
+                return cost.refused(reserved)
             money = reserved
-        if self.rate is not None:
-            quota = self.rate.at_once(tokens=options.reserve.tokens)
+        if rate is not None:
+            quota = rate.at_once(tokens=options.reserve.tokens)
         place = self._try_place(options, task) if not isinstance(quota, RateRefusal) else None
         if isinstance(quota, RateRefusal) or isinstance(place, BulkheadRefusal):
             Turn(money, quota if isinstance(quota, Reservation) else None).refund()
@@ -259,16 +260,18 @@ class Limits:
         """
         self._learn()  # what succeeded on the fast path may have raised the limit
         ends = self._clock() + patience
-        money = self.cost.reserve(options.reserve.cost) if self.cost is not None else None
+        cost, rate = self.cost, self.rate
+        money = cost.reserve(options.reserve.cost) if cost is not None else None
         quota, place = None, None
         try:
-            if self.rate is not None:
-                wait = min(remaining, self.rate.settings.max_wait)
-                quota = await self.rate.acquire(tokens=options.reserve.tokens, max_wait=wait, priority=options.priority)
-            if self.bulkhead is not None and not self._has_place(task):
+            if rate is not None:
+                wait = min(remaining, rate.settings.max_wait)
+                quota = await rate.acquire(tokens=options.reserve.tokens, max_wait=wait, priority=options.priority)
+            bulkhead = self.bulkhead
+            if bulkhead is not None and not self._has_place(task):
                 self._reclaim()
-                wait = min(ends - self._clock(), self.bulkhead.settings.max_wait)
-                place = await self.bulkhead.acquire(priority=options.priority, max_wait=wait)
+                wait = min(ends - self._clock(), bulkhead.settings.max_wait)
+                place = await bulkhead.acquire(priority=options.priority, max_wait=wait)
         except BaseException:
             Turn(money, quota).refund()
             raise
@@ -276,9 +279,10 @@ class Limits:
 
     def _try_place(self, options: Options, task: object) -> Place | BulkheadRefusal | None:
         """Return a place, None where none is needed."""
-        if self.bulkhead is None or self._has_place(task):
+        bulkhead = self.bulkhead
+        if bulkhead is None or self._has_place(task):
             return None
-        return self.bulkhead.at_once(priority=options.priority)
+        return bulkhead.at_once(priority=options.priority)
 
     def _reclaim(self) -> None:
         """Take back the places of tasks whose event loop was closed before they had ended."""
@@ -307,20 +311,21 @@ class Limits:
     def outlook(self, options: Options) -> BulkheadRefusal | CostRefusal | RateRefusal | None:
         """Return why a call under *options* would be refused at this moment; takes nothing."""
         refusal: CostRefusal | RateRefusal | None = None
-        if self.cost is not None:
-            refusal = self.cost.outlook(options.reserve.cost)
-        if refusal is None and self.rate is not None:
-            refusal = self.rate.outlook(tokens=options.reserve.tokens)
-        if refusal is None and self.bulkhead is not None:
-            return self.bulkhead.outlook(priority=options.priority)
+        cost, rate, bulkhead = self.cost, self.rate, self.bulkhead
+        if cost is not None:
+            refusal = cost.outlook(options.reserve.cost)
+        if refusal is None and rate is not None:
+            refusal = rate.outlook(tokens=options.reserve.tokens)
+        if refusal is None and bulkhead is not None:
+            return bulkhead.outlook(priority=options.priority)
         return refusal
 
     def quick_turn(self, began: float) -> Turn:
         """Return what `admit` took for an attempt at *began*, if that can still be given back."""
-        bucket = self._bucket
-        if self.rate is None or bucket is None or self._clock() - began >= bucket.interval:
+        rate, bucket = self.rate, self._bucket
+        if rate is None or bucket is None or self._clock() - began >= bucket.interval:
             return NO_TURN  # its place was its entry, and what time may have made good is not given back once more
-        return Turn(quota=self.rate.taken())
+        return Turn(quota=rate.taken())
 
     # -- giving it back --------------------------------------------------------------------------------------------
 
@@ -358,11 +363,12 @@ class Limits:
 
     def heed(self, thing: object, sent: float) -> None:
         """Let the headers of a response, or of an error that carries one, tighten the rate limit."""
-        if self.rate is not None and self.rate.settings.follow_headers:
+        rate = self.rate
+        if rate is not None and rate.settings.follow_headers:
             headers = safely(thing, "headers")
             if headers is None:
                 headers = safely(safely(thing, "response"), "headers")
-            told = headers is not None and self.rate.follow(headers, sent=sent)
+            told = headers is not None and rate.follow(headers, sent=sent)
             if told and self._bucket is not None and not isinstance(thing, BaseException):
                 self._bucket = None  # results tell of limits, so each of them has to be looked at
                 with self._host.common.lock:
@@ -374,11 +380,12 @@ class Limits:
         with host.common.lock:
             host.absorb()
             successes, self._seen = host.successes - self._seen, host.successes
-        if self.bulkhead is not None:
+        bulkhead, throttle = self.bulkhead, self.throttle
+        if bulkhead is not None:
             dropped = failure is not None and failure.kind in DROPS
-            self.bulkhead.saw(now, successes=successes, drops=int(dropped), latency=latency)
-        if self.throttle is not None:
-            self._count_accepted(self.throttle, successes, failure, now)
+            bulkhead.saw(now, successes=successes, drops=int(dropped), latency=latency)
+        if throttle is not None:
+            self._count_accepted(throttle, successes, failure, now)
 
     def _count_accepted(self, throttle: Throttle, successes: int, failure: Failure | None, now: float) -> None:
         was_active = throttle.active

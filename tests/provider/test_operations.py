@@ -14,6 +14,7 @@ import pytest
 from resilience import ExperimentSettings, FailureKind, ProviderRegistry, ProviderSettings, Settings
 from resilience.events import CallFailed, CallWasRejected, CallWouldBeRejected, CircuitChanged, Event
 from resilience.experiment import pair
+from resilience.limits import Limits
 from resilience.testing import EventRecorder
 
 pytestmark = pytest.mark.anyio
@@ -296,3 +297,17 @@ async def test_an_arm_that_is_being_made_is_not_forgotten_alone(world, monkeypat
         registry.reload(settings(0.5).model_copy(update={"max_providers": 2}))
     assert provider.alternative._runtime is registry.runtimes["s3", "", "b"]
     assert sorted(registry._commons) == ["another", "s3", "s3 b"]
+
+
+async def test_a_limit_that_another_thread_takes_away_fails_no_call(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the moment before it would have been asked for a place."""
+    registry = registry_of(settings(bulkhead={"max_concurrent": 1}))
+    has_place = Limits._has_place
+
+    def interrupted(self: Limits, task: object) -> bool:
+        registry.reload(settings(rate_limit={"requests_per_second": 5}))
+        return has_place(self, task)
+
+    monkeypatch.setattr(Limits, "_has_place", interrupted)
+    assert await registry.provider("s3").execute(world.script("fine")) == "fine"
+    assert registry.provider("s3").snapshot().bulkhead is None
