@@ -101,7 +101,7 @@ async def test_a_coroutine(world) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("thing", [None, 5, "fetch", [fetch], object()], ids=["none", "number", "name", "list", "object"])
+@pytest.mark.parametrize("thing", [None, 5, "fetch", [fetch], object()], ids=["none", "5", "name", "list", "object"])
 async def test_what_cannot_be_called(world, thing: object) -> None:
     """Anything else that cannot be called is named."""
     kind = type(thing).__name__
