@@ -11,10 +11,12 @@ from typing import Any
 import anyio
 import pytest
 
-from resilience import ExperimentSettings, FailureKind, ProviderRegistry, ProviderSettings, Settings
+from resilience import ExperimentSettings, FailureKind, ProviderRegistry, ProviderSettings, Settings, Usage
 from resilience.events import CallFailed, CallWasRejected, CallWouldBeRejected, CircuitChanged, Event
+from resilience.eviction import when_forgotten
 from resilience.experiment import pair
 from resilience.limits import Limits
+from resilience.process import meter_calls
 from resilience.testing import EventRecorder
 
 pytestmark = pytest.mark.anyio
@@ -311,3 +313,58 @@ async def test_a_limit_that_another_thread_takes_away_fails_no_call(world, monke
     monkeypatch.setattr(Limits, "_has_place", interrupted)
     assert await registry.provider("s3").execute(world.script("fine")) == "fine"
     assert registry.provider("s3").snapshot().bulkhead is None
+
+
+async def test_money_that_is_spent_stays_spent_under_another_limit(world) -> None:
+    """And is forgotten with the limit."""
+    registry = registry_of(settings(cost={"limit": 2, "window": 60}))
+    provider = registry.provider("s3").with_options(reserve=Usage(cost=2))
+    await provider.execute(world.script("fine"))
+    registry.reload(settings(cost={"limit": 3, "window": 60}))
+    assert (await provider.try_execute(world.script("fine"))).reason == "cost_budget_exhausted"
+    registry.reload(settings())
+    assert await provider.execute(world.script("fine")) == "fine"
+
+
+async def test_providers_made_while_lanes_are_told_change_nothing(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set of all of them may grow, by another thread, while it is read."""
+    provider = registry_of(settings()).provider("s3")
+    await provider.execute(world.script("fine"))
+    grown: list[bool] = []
+
+    class Growing:
+        def __iter__(self) -> Any:
+            if not grown:
+                grown.append(True)
+                raise RuntimeError("Set changed size during iteration")
+            return iter([provider._runtime])
+
+    monkeypatch.setattr("resilience.process.runtimes", Growing())
+    meter_calls(True)
+    metered = provider._runtime.lanes.values()[0].metered
+    meter_calls(False)
+    assert (grown, metered) == ([True], True)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_what_is_held_is_interrupted_at_the_end(world, warm: bool) -> None:
+    """Where its holder has said how, and with the grace that was not enough."""
+    registry = registry_of(settings())
+    provider = await world.warm(registry.provider("s3"), warm=warm)
+    held = await provider.hold(world.script("fine"))
+    told: list[float] = []
+
+    def interrupt(grace: float) -> None:
+        told.append(grace)
+        held.end(ConnectionResetError())
+
+    held.interruptible(interrupt)
+    report = await registry.shutdown(grace=3, cancel=5)
+    assert (told, report.interrupted, report.abandoned) == ([3], 1, 0)
+
+
+async def test_ending_to_hear_of_the_forgotten_twice_is_harmless() -> None:
+    """The second time does nothing."""
+    stop = when_forgotten(lambda _: None)
+    stop()
+    stop()
