@@ -265,7 +265,8 @@ def _told(settings: Settings) -> Generator[None]:
     from resilience import logging as logs
     from resilience import telemetry
 
-    output = logs.configure(settings.logging.format, settings.logging.level)
+    how = settings.logging
+    output = logs.configure(how.format, how.level, tracebacks=how.tracebacks)
     configured = None
     try:
         if settings.metrics.enabled:

@@ -84,6 +84,8 @@ class LoggingSettings(Table):
     """console (for people); json (one object a line)."""
     level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING, ERROR or CRITICAL, and what is above it."""
+    tracebacks: bool = True
+    """Whether calls that gave up are told with their traceback. Its last line is the text of a foreign error."""
 
 
 @final
