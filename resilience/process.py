@@ -38,19 +38,10 @@ def _tell_lanes() -> None:
 
 def watch_of(runtime: ProviderRuntime, operation: str) -> Watch | None:
     """Return what follows a call that begins now, if anything does."""
-    watcher = observed.watcher
-    if watcher is None or not is_watched(runtime):
-        return None
-    return watcher.call(runtime.name, operation, variant=runtime.variant)
-
-
-def is_watched(runtime: ProviderRuntime) -> bool:
-    """Whether something follows a call that begins now."""
-    watcher = observed.watcher
-    if watcher is None:
-        return False
-    spans = runtime.settings.telemetry.spans
-    return spans == "always" or (spans == "sampled" and watcher.recording())
+    watcher, spans = observed.watcher, runtime.settings.telemetry.spans
+    if watcher is not None and (spans == "always" or (spans == "sampled" and watcher.recording())):
+        return watcher.call(runtime.name, operation, variant=runtime.variant)
+    return None
 
 
 def _start_anew_after_fork() -> None:
