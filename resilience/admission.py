@@ -19,9 +19,10 @@ from resilience.errors import BulkheadFull, CallRejected, DeadlineExceeded, Prov
 from resilience.guard import is_inside, outer_deadline
 from resilience.home import Home, trio_scope
 from resilience.lane import SLACK, lanes_on
-from resilience.limits import NO_TURN, Limits, Turn
+from resilience.limits import Limits
 from resilience.plan import Plan
 from resilience.runtime import ProviderRuntime
+from resilience.turn import NO_TURN, Turn
 from resilience.waiting import wait as rest
 
 

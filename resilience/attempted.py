@@ -30,12 +30,12 @@ from resilience.failure import Delivery, Failure, FailureKind
 from resilience.guard import here, is_inside, somewhere
 from resilience.lane import SLACK, Lane
 from resilience.life import Interrupt
-from resilience.limits import NO_TURN
 from resilience.misuse import explain_misuse
 from resilience.plan import Plan
 from resilience.policies.retry import attempts_note
 from resilience.runtime import ProviderRuntime
 from resilience.settings._types import is_mapping
+from resilience.turn import NO_TURN
 from resilience.watching import End, Watch
 
 _log = logging.getLogger("resilience.call")

@@ -11,7 +11,7 @@ import pytest
 from resilience import ResilientProvider, Usage
 from resilience._core.words import Verdict
 from resilience.process import meter_calls
-from resilience.tally import OTHER_OPERATIONS
+from resilience.tally import OTHER_OPERATIONS, Tally
 from resilience.watching import End
 
 pytestmark = pytest.mark.anyio
@@ -187,3 +187,19 @@ async def test_operations_made_from_request_data_do_not_fill_the_memory(world) -
     assert len(operations) < 100
     assert OTHER_OPERATIONS in operations
     assert sum(taken.count for taken in provider._runtime.tally.calls().values()) == 200
+
+
+async def test_of_two_threads_that_count_first_one_makes_the_tally(world) -> None:
+    """The other one finds it when it gets the lock, and counts there."""
+    runtime = world.provider()._runtime
+    made_meanwhile = Tally()
+
+    class Lock:
+        def __enter__(self) -> None:
+            runtime.tally = made_meanwhile
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    runtime.common.lock = Lock()
+    assert runtime.counting() is made_meanwhile
