@@ -9,10 +9,12 @@ from typing import Annotated, cast
 import typer
 
 from resilience.cli import options
-from resilience.cli.screen import table, tell_json, write
+from resilience.cli.screen import say, table, tell_json, write
 from resilience.settings import Origin, Settings
 from resilience.settings._origins import plain, written
+from resilience.settings._places import entry
 from resilience.settings._tables import Table
+from resilience.settings._types import likely
 
 
 def show(
@@ -37,6 +39,9 @@ def show(
     defaults. Without a provider: the general ones, and what single providers do differently. With one: all of its.
     """
     settings = Settings.from_environment(file=file, environment=environment)
+    if provider and entry(settings.providers, provider) is None:
+        meant = likely(provider, settings.providers)
+        say(f"{provider} has no settings of its own; these hold for every provider{meant}", "yellow", error=True)
     found = [
         (key, value, origin)
         for key, value in (of_provider(settings, provider) if provider else _general(settings))

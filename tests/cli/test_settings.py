@@ -173,6 +173,16 @@ def test_the_general_settings_and_what_providers_do_differently(in_process: Comm
     assert "providers.openai.timeout.attempt" not in lines
 
 
+def test_a_provider_without_settings_of_its_own_is_told(in_process: Command, good: Path) -> None:
+    """A slip in a name shows the defaults, and says so beside the answer."""
+    done = in_process("show", "opnai", "--file", good)
+    assert done.returncode == 0
+    assert "opnai has no settings of its own; these hold for every provider" in done.stderr
+    assert "openai" in done.stderr.replace("opnai", "")
+    assert shown(done.stdout)["providers.opnai.retry.enabled"][0] == "true"
+    assert in_process("show", "openai", "--file", good).stderr == ""
+
+
 def test_only_what_was_changed(in_process: Command, good: Path) -> None:
     """On request, defaults are left out."""
     lines = shown(in_process("show", "--changed", "--file", good).stdout)
