@@ -171,7 +171,7 @@ def run_tests(session: nox.Session, version: str) -> None:
     runner = ["-m", "pytest", "--numprocesses=2", "--dist=loadfile"]
     environment = dict(ISOLATED)
     if version == next(iter(INTERPRETERS)):
-        runner = ["-m", "coverage", "run", "-m", "pytest"]  # in one process: only what it sees is measured
+        runner += ["--cov", "--cov-config=pyproject.toml", "--cov-report="]
         data = ROOT / f".coverage.{version}"
         data.unlink(missing_ok=True)
         environment["COVERAGE_FILE"] = str(data)
