@@ -275,7 +275,7 @@ def proofs(session: nox.Session, *command: str) -> None:
 def monitoring(session: nox.Session) -> None:
     """Prove dashboard, alerts and telemetry with real ones: Prometheus, Grafana's types, an OTLP receiver."""
     install(session, "monitoring")
-    proofs(session, "-m", "pytest", "tests/proofs", *session.posargs)
+    proofs(session, "-m", "pytest", "--confcutdir=tests/proofs", "tests/proofs", *session.posargs)
 
 
 @nox.session

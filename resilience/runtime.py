@@ -105,7 +105,10 @@ class ProviderRuntime(Numbers):
     plan: Plan
     refused_until: float
     settings: ProviderSettings
+    succeeded: int
     swept: int
+    tally: Tally
+    tools: Tools
     wall_clock: Clock
     limits: Limits | None
     rival: ProviderRuntime | None  # the other arm, if there is an experiment
@@ -303,8 +306,6 @@ class ProviderRuntime(Numbers):
         """A lane's timer found an attempt that ignores its cancellation."""
         self.bus.emit(AttemptOverdue(provider=self.name, time=self.wall_clock(), overdue=seconds))
 
-    # -- admission -------------------------------------------------------------------------------------------------
-
     def peek(self, now: float) -> Refusal | None:
         """Return why the breaker would surely refuse a call at *now*; takes nothing. None in shadow mode."""
         with self.common.lock:
@@ -335,8 +336,6 @@ class ProviderRuntime(Numbers):
         """Whether as many callers wait, in whatever way, as may."""
         most = self.settings.bulkhead.max_pending
         return most is not None and len(self.waiting) >= most
-
-    # -- results ---------------------------------------------------------------------------------------------------
 
     def settle(
         self,

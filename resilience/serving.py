@@ -75,6 +75,10 @@ class Serving:
         "report",
     )
 
+    health: Health
+    host: str
+    port: int
+
     def __init__(self, health: Health, listener: socket.socket, end: Callable[[], Any]) -> None:
         self.health = health
         self.host, self.port = listener.getsockname()[:2]

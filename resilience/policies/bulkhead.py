@@ -74,6 +74,7 @@ class Bulkhead(Places, Around[tuple[Place, float]]):
     bus: EventBus
     limit: int
     line: Line[Place]
+    settings: BulkheadSettings
 
     def __init__(
         self,

@@ -49,6 +49,9 @@ class Collector:
         clock: Nanoseconds since the Unix epoch. Default: `time.time_ns`.
     """
 
+    clock: Callable[[], int]
+    events: EventCounts
+
     def __init__(
         self,
         of: Callable[[], Iterable[ProviderRegistry]] = registries,

@@ -65,6 +65,8 @@ class Exposition:
         ConfigurationError: The directory that workers share cannot be used.
     """
 
+    reader: PrometheusReader
+
     def __init__(self, settings: MetricsSettings, collector: Collector) -> None:
         self.provider: object = None  # whoever collects for us
         self._settings = settings
